@@ -107,9 +107,11 @@ def act_smbd(directory):
     """A smbd parent that answers status and stop."""
     script = read_script(directory)
     starts = os.path.join(directory, "starts")
+    umask = os.umask(0)
+    os.umask(umask)
     with open(starts, "a", encoding="utf-8") as f:
         f.write(json.dumps({"pid": os.getpid(), "cwd": os.getcwd(),
-                            "umask": os.umask(0),
+                            "umask": umask,
                             "flag": os.environ.get("FAKE_FLAG"),
                             "notify": os.environ.get("NOTIFY_SOCKET")}) +
                 "\n")
@@ -250,10 +252,10 @@ class ToolTestCase(unittest.TestCase):
                   encoding="utf-8") as f:
             json.dump(script, f)
 
-    def spawn(self, who, **popen):
+    def spawn(self, who, stdout=subprocess.DEVNULL, **popen):
         name = {"--smbd": "control", "--keeper": "keeper"}[who]
         process = subprocess.Popen([sys.executable, os.path.abspath(__file__),
-                                    who, self.dir], **popen)
+                                    who, self.dir], stdout=stdout, **popen)
         self.processes.append(process)
         path = os.path.join(self.dir, "durable_state", name)
         for _ in range(500):
@@ -539,7 +541,7 @@ class RestartTests(ToolTestCase):
                     "case $1 in\n"
                     f"show) echo {process.pid} ;;\n"
                     f"start) '{sys.executable}' '{os.path.abspath(__file__)}'"
-                    f" --smbd '{self.dir}' >/dev/null & ;;\n"
+                    f" --smbd '{self.dir}' >/dev/null 2>&1 & ;;\n"
                     "esac\n")
             os.fchmod(f.fileno(), 0o755)
         # a process in a service's group, without a systemd to put it there

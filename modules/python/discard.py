@@ -43,11 +43,11 @@ class cmd_durable_state_discard(DurableStateCommand):
     def work(self, lp):
         status = smbd_status(lp)
         if status is not None:
+            pid = (status.get("smbd") or {}).get("pid")
             raise CommandError(
-                f"smbd is running (pid {(status.get('smbd') or {}).get('pid')})"
-                ": the state is in use and nothing was discarded; stop smbd "
-                "first, or use 'smbcontrol smbd close-share' to cut off "
-                "clients")
+                f"smbd is running (pid {pid}): the state is in use and "
+                "nothing was discarded; stop smbd first, or use 'smbcontrol "
+                "smbd close-share' to cut off clients")
         try:
             with Keeper(sockets.directory(lp)) as keeper:
                 held = held_connections(keeper.holdings())

@@ -33,7 +33,7 @@ class BadValue(ValueError):
 
 
 def normalise(name):
-    """A parameter name as smb.conf compares it: case and spaces are nothing."""
+    """A name as smb.conf compares it: case and spaces do not count."""
     return "".join(name.lower().split())
 
 

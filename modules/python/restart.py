@@ -120,9 +120,8 @@ class cmd_durable_state_restart(DurableStateCommand):
                 self.message("The keeper is gone: nothing would survive. "
                              "Start durable_stated")
             else:
-                self.message(f"{kept} of "
-                             f"{count(len(before['connections']), 'connection')}"
-                             " would survive a restart")
+                total = count(len(before["connections"]), "connection")
+                self.message(f"{kept} of {total} would survive a restart")
         return 1 if lost or keeper_gone else 0
 
     def find_server(self, before):

@@ -67,10 +67,9 @@ class cmd_durable_state_status(DurableStateCommand):
                          f"{keeper.get('state')}")
 
         levels = [c.get("protected") for c in connections]
-        self.message(f"{count(len(connections), 'connection')}: "
-                     f"{levels.count('full')} protected, "
-                     f"{levels.count('partly')} partly, "
-                     f"{len(levels) - levels.count('full') - levels.count('partly')} not")
+        full, partly = levels.count("full"), levels.count("partly")
+        self.message(f"{count(len(levels), 'connection')}: {full} protected, "
+                     f"{partly} partly, {len(levels) - full - partly} not")
         if connections:
             self.message("")
             self.show_connections(connections)
