@@ -163,6 +163,30 @@ static int handover_add_stored(struct handover_in *in, int *state_fd)
 	return ret;
 }
 
+void handover_finish(struct handover_in *in)
+{
+#ifdef HAVE_LIBSYSTEMD
+	size_t i;
+
+	/*
+	 * While systemd has duplicates a client would not see that its
+	 * connection is closed. After execve(2) it has none.
+	 */
+	for (i = 0; !in->by_exec && i < talloc_array_length(in->fds); i++) {
+		if (in->fds[i] != HANDOVER_NONE) {
+			sd_notifyf(0,
+				   "FDSTOREREMOVE=1\nFDNAME=%s%zu",
+				   HANDOVER_NAME_FD,
+				   i);
+		}
+	}
+	if (!in->by_exec) {
+		sd_notify(0, "FDSTOREREMOVE=1\nFDNAME=" HANDOVER_NAME_STATE);
+	}
+#endif
+	TALLOC_FREE(in);
+}
+
 int handover_receive(TALLOC_CTX *mem_ctx, struct handover_in **_in)
 {
 	struct handover_in *in = NULL;
@@ -191,7 +215,7 @@ int handover_receive(TALLOC_CTX *mem_ctx, struct handover_in **_in)
 	unsetenv(HANDOVER_ENV);
 
 	if ((ret != 0) || (state_fd == -1)) {
-		TALLOC_FREE(in);
+		handover_finish(in);
 		return ret;
 	}
 
@@ -203,7 +227,7 @@ int handover_receive(TALLOC_CTX *mem_ctx, struct handover_in **_in)
 			"can't be read (%s). What it held is lost, clients "
 			"that waited for smbd have to connect again\n",
 			error.text);
-		TALLOC_FREE(in);
+		handover_finish(in);
 		return 0;
 	}
 
@@ -237,31 +261,6 @@ int handover_take(struct handover_in *in, const json_t *number)
 	}
 	in->fds[was] = HANDOVER_TAKEN;
 	return fd;
-}
-
-void handover_finish(struct handover_in *in)
-{
-#ifdef HAVE_LIBSYSTEMD
-	if (!in->by_exec) {
-		size_t i;
-
-		/*
-		 * While systemd has duplicates a client would not see that
-		 * its connection is closed.
-		 */
-		sd_notify(0, "FDSTOREREMOVE=1\nFDNAME=" HANDOVER_NAME_STATE);
-		for (i = 0; i < talloc_array_length(in->fds); i++) {
-			if (in->fds[i] == HANDOVER_NONE) {
-				continue;
-			}
-			sd_notifyf(0,
-				   "FDSTOREREMOVE=1\nFDNAME=%s%zu",
-				   HANDOVER_NAME_FD,
-				   i);
-		}
-	}
-#endif
-	TALLOC_FREE(in);
 }
 
 static int handover_write(const json_t *state)

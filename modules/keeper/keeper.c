@@ -34,7 +34,7 @@
 #define KEEPER_STATE_VERSION 1
 
 /* How long to wait for slow readers before executing ourselves again */
-#define KEEPER_EXEC_PATIENCE_SECS 2
+#define KEEPER_EXEC_PATIENCE_SECS 3
 
 /* How long to leave new connections alone when out of descriptors */
 #define KEEPER_ACCEPT_PAUSE_SECS 1
@@ -469,13 +469,23 @@ void keeper_stop(struct keeper *k)
 	TALLOC_FREE(k);
 }
 
+/* With exec_wanted no new requests are taken */
+static void keeper_exec_want(struct keeper *k, bool wanted)
+{
+	struct keeper_peer *peer = NULL;
+
+	k->exec_wanted = wanted;
+	for (peer = k->peers; peer != NULL; peer = peer->next) {
+		peer_update_flags(peer);
+	}
+}
+
 static void keeper_exec_now(struct keeper *k)
 {
 	struct handover_out *out = NULL;
 	json_t *state = NULL;
 	int ret = ENOMEM;
 
-	k->exec_wanted = false;
 	TALLOC_FREE(k->exec_timer);
 
 	DBG_NOTICE("Executing %s again, carrying %zu holdings (%zu "
@@ -492,6 +502,7 @@ static void keeper_exec_now(struct keeper *k)
 
 	json_decref(state);
 	TALLOC_FREE(out);
+	keeper_exec_want(k, false);
 	DBG_ERR("Can't execute %s: %s. Going on as before\n",
 		k->program,
 		strerror(ret));
@@ -539,7 +550,7 @@ void keeper_exec(struct keeper *k, const char *program, char *const argv[])
 {
 	k->program = program;
 	k->argv = argv;
-	k->exec_wanted = true;
+	keeper_exec_want(k, true);
 
 	if (k->exec_timer == NULL) {
 		k->exec_timer = tevent_add_timer(

@@ -286,6 +286,7 @@ static int keeper_hello(struct keeper_conn *kc, const char *role)
 {
 	struct keeper_packet *reply = NULL;
 	int version = 0;
+	int pid = 0;
 	int ret;
 
 	ret = keeper_call(kc,
@@ -299,7 +300,10 @@ static int keeper_hello(struct keeper_conn *kc, const char *role)
 		return ret;
 	}
 
-	ret = json_unpack(reply->json, "{s:i}", "version", &version);
+	ret = json_unpack(reply->json,
+			  "{s:i, s:i}",
+			  "version", &version,
+			  "pid", &pid);
 	TALLOC_FREE(reply);
 	if (ret != 0) {
 		return EPROTO;
@@ -307,6 +311,9 @@ static int keeper_hello(struct keeper_conn *kc, const char *role)
 	if (version != KEEPER_PROTOCOL_VERSION) {
 		return EPROTONOSUPPORT;
 	}
+
+	/* The socket has the pid of a keeper that listened on it before */
+	kc->pid = pid;
 	return 0;
 }
 

@@ -91,6 +91,14 @@ bool peer_busy(const struct keeper_peer *peer)
 	return peer->replies != NULL;
 }
 
+void peer_update_flags(struct keeper_peer *peer)
+{
+	uint16_t flags = peer->keeper->exec_wanted ? 0 : TEVENT_FD_READ;
+
+	tevent_fd_set_flags(peer->fde,
+			    peer_busy(peer) ? TEVENT_FD_WRITE : flags);
+}
+
 static void peer_receive(struct keeper_peer *peer)
 {
 	struct keeper_packet *packet = NULL;
@@ -143,7 +151,7 @@ static void peer_sent(struct keeper_peer *peer)
 		peer_close(peer);
 		return;
 	}
-	tevent_fd_set_flags(peer->fde, TEVENT_FD_READ);
+	peer_update_flags(peer);
 	keeper_peer_idle(k);
 }
 
@@ -260,7 +268,7 @@ static void peer_queue(struct keeper_peer *peer,
 	}
 
 	DLIST_ADD_END(peer->replies, reply);
-	tevent_fd_set_flags(peer->fde, TEVENT_FD_WRITE);
+	peer_update_flags(peer);
 }
 
 void peer_reply(struct keeper_peer *peer, json_t *reply)

@@ -73,6 +73,12 @@ void peer_close(struct keeper_peer *peer);
  */
 bool peer_busy(const struct keeper_peer *peer);
 
+/**
+ * @brief Watch for what can be done now: send, or else receive unless this
+ *	  program is about to be left.
+ */
+void peer_update_flags(struct keeper_peer *peer);
+
 bool peer_role_parse(const char *str, enum peer_role *role);
 
 /**
