@@ -87,9 +87,8 @@ static bool durable_stated_signals(struct durable_stated *d,
 		ev, ev, SIGINT, 0, durable_stated_sigterm, d);
 	hup = tevent_add_signal(ev, ev, SIGHUP, 0, durable_stated_sighup, d);
 
-	/* Over execve(2) from the signal handler they may be blocked still */
-	BlockSignals(false, SIGTERM);
-	BlockSignals(false, SIGHUP);
+	/* They are while a new program starts in our place */
+	handover_block_signals(SIG_UNBLOCK);
 
 	return (term != NULL) && (intr != NULL) && (hup != NULL);
 }

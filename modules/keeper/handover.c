@@ -22,6 +22,7 @@
 #include "system/filesys.h"
 #include "system/dir.h"
 #include "system/shmem.h"
+#include "system/wait.h"
 #include "lib/util/debug.h"
 #include "lib/util/smb_strtox.h"
 #ifdef HAVE_LIBSYSTEMD
@@ -328,6 +329,17 @@ static void handover_set_cloexec(const struct handover_out *out, int flag)
 	}
 }
 
+void handover_block_signals(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(how, &set, NULL);
+}
+
 int handover_exec(struct handover_out *out,
 		  const json_t *state,
 		  const char *program,
@@ -352,10 +364,12 @@ int handover_exec(struct handover_out *out,
 		return ENOMEM;
 	}
 
+	handover_block_signals(SIG_BLOCK);
 	handover_set_cloexec(out, 0);
 	execv(program, argv);
 	ret = errno;
 	handover_set_cloexec(out, FD_CLOEXEC);
+	handover_block_signals(SIG_UNBLOCK);
 
 	unsetenv(HANDOVER_ENV);
 	close(state_fd);

@@ -57,6 +57,16 @@ int handover_exec(struct handover_out *out,
 		  char *const argv[]);
 
 /**
+ * @brief Block or unblock the signals that we have handlers for.
+ *
+ * They are blocked when handover_exec() starts the new program: before it has
+ * handlers they would end it, and all would be lost. It has to unblock them.
+ *
+ * @param[in] how  SIG_BLOCK or SIG_UNBLOCK
+ */
+void handover_block_signals(int how);
+
+/**
  * @brief Leave state and descriptors in systemd's descriptor store.
  *
  * Waits until systemd has read all of it.

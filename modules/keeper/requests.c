@@ -54,8 +54,7 @@ static const char *request_label(struct keeper_peer *peer,
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:s}",
-			     "op", &(const char *){NULL},
+			     "{s:s}",
 			     "label", &label);
 	if ((ret != 0) || !label_valid(label)) {
 		peer_reject(peer, "A label is expected, and nothing else");
@@ -68,7 +67,7 @@ static const char *request_label(struct keeper_peer *peer,
 static bool request_empty(struct keeper_peer *peer,
 			  struct keeper_packet *packet)
 {
-	if (json_object_size(packet->json) != 1) {
+	if (json_object_size(packet->json) != 0) {
 		peer_reject(peer, "Unexpected parameters");
 		return false;
 	}
@@ -100,8 +99,7 @@ static void request_hello(struct keeper_peer *peer,
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:i, s:s}",
-			     "op", &(const char *){NULL},
+			     "{s:i, s:s}",
 			     "version", &version,
 			     "role", &role);
 	if ((ret != 0) || !peer_role_parse(role, &peer->role)) {
@@ -150,8 +148,7 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:s, s:b, s?:o}",
-			     "op", &(const char *){NULL},
+			     "{s:s, s:b, s?:o}",
 			     "label", &label,
 			     "more", &more,
 			     "info", &info);
@@ -281,8 +278,7 @@ static void request_guard(struct keeper_peer *peer,
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:o}",
-			     "op", &(const char *){NULL},
+			     "{s:o}",
 			     "paths", &paths);
 	if ((ret != 0) || !json_is_array(paths) ||
 	    (json_array_size(paths) > KEEPER_GUARD_MAX))
@@ -338,8 +334,7 @@ static void request_hold(struct keeper_peer *peer, struct keeper_packet *packet)
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:I}",
-			     "op", &(const char *){NULL},
+			     "{s:I}",
 			     "seconds", &seconds);
 	if ((ret != 0) || (seconds < 0) || (seconds > KEEPER_HOLD_MAX)) {
 		peer_reject(peer,
@@ -369,8 +364,7 @@ static void request_event(struct keeper_peer *peer,
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:o}",
-			     "op", &(const char *){NULL},
+			     "{s:o}",
 			     "event", &event);
 	if ((ret != 0) || !json_is_object(event) ||
 	    (keeper_json_size(event) > KEEPER_EVENT_MAX))
@@ -472,5 +466,8 @@ void peer_request(struct keeper_peer *peer, struct keeper_packet *packet)
 		peer_reject(peer, "Only put brings descriptors");
 		return;
 	}
+
+	/* What is left are the parameters, and all of them are looked at */
+	json_object_del(packet->json, "op");
 	requests[i].fn(peer, packet);
 }

@@ -1003,6 +1003,7 @@ static void test_exec(void **state)
 	json_t *event = json_pack("{s:s}", "kind", "restart");
 	int more[2];
 	struct objects o;
+	size_t i;
 
 	put_objects(parent, &o);
 	assert_int_equal(keeper_event(parent, event), 0);
@@ -1019,6 +1020,14 @@ static void test_exec(void **state)
 
 	kill(d->pid, SIGHUP);
 	wait_log(d, parent, "carries on");
+
+	/* They don't hurt while a program is starting */
+	for (i = 0; i < 100; i++) {
+		kill(d->pid, SIGHUP);
+		if (i % 10 == 0) {
+			status_int(parent, "pid");
+		}
+	}
 
 	/* The same connections go on, and the time that is left */
 	assert_int_equal(status_int(parent, "pid"), d->pid);
