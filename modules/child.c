@@ -1,0 +1,728 @@
+/*
+   durable_state: a client's process: freeze, drain, capture, restore, thaw
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "smbd/smbd.h"
+#include "smbd/globals.h"
+#include "source3/smbd/smbXsrv_session.h"
+#include "../libcli/smb/smb_common.h"
+#include "messages.h"
+#include "serverid.h"
+#include "system/select.h"
+#include "options.h"
+#include "records.h"
+#include "process.h"
+#include "keeper/keeper_client.h"
+#include "keeper/keeper_protocol.h"
+
+/* How long the keeper may take for one answer */
+#define DS_KEEPER_TIMEOUT_MS 5000
+
+enum ds_child_state {
+	/* as without us */
+	DS_CHILD_RUNNING,
+	/* reads nothing new, works on what it has */
+	DS_CHILD_FREEZING,
+	/* at rest: all that is left waits for others */
+	DS_CHILD_QUIET,
+	/* reads nothing, and will be cut off */
+	DS_CHILD_FAILED,
+};
+
+static struct ds_child {
+	int fd;
+	struct ds_held *held;
+
+	struct smbd_server_connection *sconn;
+	struct tevent_fd *fde;
+	enum ds_child_state state;
+	NTTIME frozen;
+	struct tevent_timer *drain;
+	struct tevent_immediate *check;
+
+	/* of a restore, until it is reported */
+	struct ds_restore *restore;
+} *ds_child;
+
+static int ds_child_destructor(struct ds_child *child)
+{
+	if (child->fd != -1) {
+		close(child->fd);
+	}
+	return 0;
+}
+
+int ds_send(int fd, json_t *json)
+{
+	uint8_t *buf = NULL;
+	int ret;
+
+	if (json == NULL) {
+		return ENOMEM;
+	}
+	ret = keeper_packet_build(talloc_tos(), json, &buf);
+	json_decref(json);
+	if (ret != 0) {
+		return ret;
+	}
+	ret = keeper_packet_send(
+		fd, buf, talloc_get_size(buf), NULL, 0);
+	TALLOC_FREE(buf);
+	return ret;
+}
+
+const char *ds_json_string(json_t *json, const char *name)
+{
+	return json_string_value(json_object_get(json, name));
+}
+
+json_int_t ds_json_int(json_t *json, const char *name)
+{
+	return json_integer_value(json_object_get(json, name));
+}
+
+void ds_child_born(int fd, struct ds_held *held)
+{
+	ds_child = talloc(NULL, struct ds_child);
+	if (ds_child == NULL) {
+		exit_server("talloc failed");
+	}
+	*ds_child = (struct ds_child) {
+		.fd = fd, .held = talloc_move(ds_child, &held),
+	};
+	talloc_set_destructor(ds_child, ds_child_destructor);
+}
+
+static NTTIME ds_now(void)
+{
+	struct timeval tv = timeval_current();
+
+	return timeval_to_nttime(&tv);
+}
+
+static void ds_child_report(const char *op)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+
+	(void)ds_send(ds_child->fd,
+		      json_pack("{ss ss}",
+				"op", op,
+				"client",
+				ds_client_name(frame, ds_child->sconn)));
+	TALLOC_FREE(frame);
+}
+
+static void ds_child_failed(const char *reason)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	const char *client = ds_client_name(frame, ds_child->sconn);
+
+	TALLOC_FREE(ds_child->drain);
+	ds_child->state = DS_CHILD_FAILED;
+
+	DBG_WARNING("client %s will be cut off: %s\n", client, reason);
+	(void)ds_send(ds_child->fd,
+		      json_pack("{ss ss ss}",
+				"op", "failed",
+				"client", client,
+				"reason", reason));
+	TALLOC_FREE(frame);
+}
+
+/*
+ * A session setup takes several requests, and what there is between them
+ * cannot be written down. So it is let come to its end.
+ */
+static int ds_pending_auth_fn(struct smbXsrv_session *session,
+			      void *private_data)
+{
+	struct smbXsrv_connection *xconn = private_data;
+	struct smbXsrv_session_auth0 *auth = NULL;
+
+	for (auth = session->pending_auth; auth != NULL; auth = auth->next) {
+		if ((xconn == NULL) || (auth->connection == xconn)) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+/* xconn NULL: on any connection */
+static bool ds_pending_auth(struct smbXsrv_client *client,
+			    struct smbXsrv_connection *xconn)
+{
+	NTSTATUS status;
+
+	if (client->session_table == NULL) {
+		return false;
+	}
+	status = smbXsrv_session_local_traverse(
+		client, ds_pending_auth_fn, xconn);
+	/* -1 ends the traverse as an error */
+	return !NT_STATUS_IS_OK(status);
+}
+
+bool ds_child_may_read(struct smbXsrv_connection *xconn)
+{
+	if (ds_child == NULL) {
+		return true;
+	}
+	switch (ds_child->state) {
+	case DS_CHILD_RUNNING:
+		return true;
+	case DS_CHILD_FREEZING:
+		return ds_pending_auth(xconn->client, xconn);
+	default:
+		return false;
+	}
+}
+
+/*
+ * The first request that does not wait, NULL if all do.
+ */
+static struct smbd_smb2_request *ds_busy_request(struct smbXsrv_client *client)
+{
+	struct smbXsrv_connection *xconn = NULL;
+	struct smbd_smb2_request *req = NULL;
+
+	for (xconn = client->connections; xconn != NULL; xconn = xconn->next) {
+		for (req = xconn->smb2.requests;
+		     req != NULL;
+		     req = req->next) {
+			if (!ds_request_waits(req)) {
+				return req;
+			}
+		}
+	}
+	return NULL;
+}
+
+static void ds_child_check(struct tevent_context *ev,
+			   struct tevent_immediate *im,
+			   void *private_data)
+{
+	struct smbXsrv_client *client = ds_child->sconn->client;
+
+	if (ds_child->state != DS_CHILD_FREEZING) {
+		return;
+	}
+	if ((ds_busy_request(client) != NULL) ||
+	    ds_pending_auth(client, NULL))
+	{
+		return;
+	}
+
+	TALLOC_FREE(ds_child->drain);
+	ds_child->state = DS_CHILD_QUIET;
+	ds_child_report("quiet");
+}
+
+/*
+ * From inside of a request: look when it is left.
+ */
+void ds_child_progress(struct smbXsrv_connection *xconn)
+{
+	if ((ds_child == NULL) || (ds_child->state != DS_CHILD_FREEZING)) {
+		return;
+	}
+	tevent_schedule_immediate(ds_child->check,
+				  ds_child->sconn->client->raw_ev_ctx,
+				  ds_child_check,
+				  NULL);
+}
+
+static void ds_child_drained(struct tevent_context *ev,
+			     struct tevent_timer *te,
+			     struct timeval now,
+			     void *private_data)
+{
+	struct smbXsrv_client *client = ds_child->sconn->client;
+	struct smbd_smb2_request *req = ds_busy_request(client);
+	const char *name = NULL;
+	char *reason = NULL;
+
+	TALLOC_FREE(ds_child->drain);
+
+	if (req == NULL) {
+		/*
+		 * Only a session setup is not finished. It will fail
+		 * alone, the sessions that there are go on.
+		 */
+		ds_child->state = DS_CHILD_QUIET;
+		ds_child_report("quiet");
+		return;
+	}
+
+	name = smb2_opcode_name(SVAL(SMBD_SMB2_IN_HDR_PTR(req),
+				     SMB2_HDR_OPCODE));
+	reason = talloc_asprintf(talloc_tos(),
+				 "%s is not finished within the "
+				 "drain timeout",
+				 name);
+	ds_child_failed(reason != NULL ? reason : name);
+	TALLOC_FREE(reason);
+}
+
+static void ds_child_freeze(json_t *json)
+{
+	struct smbXsrv_client *client = ds_child->sconn->client;
+	struct smbXsrv_connection *xconn = NULL;
+	enum ds_protection protection;
+	const char *reason = NULL;
+
+	if (ds_child->state != DS_CHILD_RUNNING) {
+		return;
+	}
+	ds_child->frozen = ds_now();
+	ds_child->state = DS_CHILD_FREEZING;
+
+	for (xconn = client->connections; xconn != NULL; xconn = xconn->next) {
+		if (NT_STATUS_IS_OK(xconn->transport.status) &&
+		    !ds_child_may_read(xconn))
+		{
+			TEVENT_FD_NOT_READABLE(xconn->transport.fde);
+		}
+	}
+
+	protection = ds_protection(ds_child->sconn, &reason);
+	if (protection == DS_UNPROTECTED) {
+		/*
+		 * It rests as well, in order that it takes nothing away
+		 * from those that are being kept.
+		 */
+		ds_child_failed(reason);
+		return;
+	}
+
+	ds_child->drain = tevent_add_timer(
+		client->raw_ev_ctx,
+		ds_child,
+		timeval_current_ofs(ds_json_int(json, "timeout"), 0),
+		ds_child_drained,
+		NULL);
+	if (ds_child->drain == NULL) {
+		ds_child_failed("out of memory");
+		return;
+	}
+	ds_child_progress(NULL);
+}
+
+static void ds_child_thaw(void)
+{
+	struct smbXsrv_client *client = ds_child->sconn->client;
+	struct smbXsrv_connection *xconn = NULL;
+
+	TALLOC_FREE(ds_child->drain);
+	ds_child->state = DS_CHILD_RUNNING;
+
+	for (xconn = client->connections; xconn != NULL; xconn = xconn->next) {
+		NTSTATUS status;
+
+		if (!NT_STATUS_IS_OK(xconn->transport.status)) {
+			continue;
+		}
+		if (xconn->protocol == PROTOCOL_NONE) {
+			TEVENT_FD_READABLE(xconn->transport.fde);
+			continue;
+		}
+		status = smbd_smb2_request_next_incoming(xconn);
+		if (!NT_STATUS_IS_OK(status)) {
+			smbd_server_connection_terminate(xconn,
+							 nt_errstr(status));
+			return;
+		}
+		/* also in the middle of a PDU */
+		TEVENT_FD_READABLE(xconn->transport.fde);
+	}
+}
+
+static NTSTATUS ds_child_hand_over(const char *label)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct ds_capture *cap = NULL;
+	struct keeper_conn *keeper = NULL;
+	json_t *info = NULL;
+	int *fds = NULL;
+	NTSTATUS status;
+	int ret;
+
+	status = ds_capture_client(
+		frame, ds_child->sconn->client, ds_child->frozen, &cap);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto done;
+	}
+
+	fds = talloc_array(frame, int, 1 + cap->num_fds);
+	info = json_pack("{sI ss ss}",
+			 "version", (json_int_t)DS_IMAGE_VERSION,
+			 "samba", samba_version_string(),
+			 "client", ds_client_name(frame, ds_child->sconn));
+	if ((fds == NULL) || (info == NULL)) {
+		status = NT_STATUS_NO_MEMORY;
+		goto wipe;
+	}
+	fds[0] = ds_image_fd(cap->image);
+	memcpy(&fds[1], cap->fds, cap->num_fds * sizeof(int));
+
+	ret = keeper_connect(frame,
+			     ds_config_directory(frame),
+			     "child",
+			     DS_KEEPER_TIMEOUT_MS,
+			     &keeper);
+	if (ret == 0) {
+		ret = keeper_put(
+			keeper, label, info, fds, 1 + cap->num_fds);
+	}
+	if (ret != 0) {
+		status = map_nt_error_from_unix_common(ret);
+		goto wipe;
+	}
+	goto done;
+wipe:
+	ds_image_wipe(cap->image);
+done:
+	json_decref(info);
+	TALLOC_FREE(frame);
+	return status;
+}
+
+static void ds_child_take_back(const char *label)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct keeper_conn *keeper = NULL;
+	int ret;
+
+	ret = keeper_connect(frame,
+			     ds_config_directory(frame),
+			     "child",
+			     DS_KEEPER_TIMEOUT_MS,
+			     &keeper);
+	if (ret == 0) {
+		ret = keeper_drop(keeper, label);
+	}
+	if (ret != 0) {
+		/*
+		 * The keeper has the connection too, and may hand it to a
+		 * new smbd: two processes must not serve it.
+		 */
+		DBG_ERR("cannot take back what the keeper holds: %s\n",
+			strerror(ret));
+		exit_server_cleanly("keeper lost");
+	}
+	TALLOC_FREE(frame);
+}
+
+/*
+ * Wait for a packet and nothing else: the image stands, so no event may
+ * change what it was made of. False if the parent has ended.
+ */
+static bool ds_child_wait(char *op, size_t len)
+{
+	while (true) {
+		struct pollfd pfd = { .fd = ds_child->fd, .events = POLLIN, };
+		struct keeper_packet *packet = NULL;
+		const char *name = NULL;
+		int ret;
+
+		ret = poll(&pfd, 1, -1);
+		if ((ret == -1) && (errno == EINTR)) {
+			/* SIGTERM: the end of the parent decides */
+			continue;
+		}
+		ret = keeper_packet_recv(
+			talloc_tos(), ds_child->fd, &packet);
+		if (ret == EAGAIN) {
+			continue;
+		}
+		if (ret != 0) {
+			return false;
+		}
+		name = ds_json_string(packet->json, "op");
+		strlcpy(op, name != NULL ? name : "", len);
+		TALLOC_FREE(packet);
+		return true;
+	}
+}
+
+/*
+ * All messages that were sent before this one are done.
+ */
+static void ds_child_capture(struct messaging_context *msg_ctx,
+			     void *private_data,
+			     uint32_t msg_type,
+			     struct server_id server_id,
+			     DATA_BLOB *data)
+{
+	char label[32];
+	char op[16];
+	NTSTATUS status;
+
+	if (ds_child->state != DS_CHILD_QUIET) {
+		return;
+	}
+	change_to_root_user();
+
+	snprintf(label, sizeof(label), "client-%d", (int)getpid());
+	status = ds_child_hand_over(label);
+	if (!NT_STATUS_IS_OK(status)) {
+		ds_child_failed(nt_errstr(status));
+		return;
+	}
+	ds_child_report("held");
+
+	while (ds_child_wait(op, sizeof(op))) {
+		if (strequal(op, "thaw")) {
+			ds_child_take_back(label);
+			ds_child_thaw();
+			return;
+		}
+	}
+
+	/*
+	 * The parent has ended: now the client belongs to the next smbd.
+	 * Nothing is closed and nothing is cleaned up here, but all that
+	 * the kernel does for us.
+	 */
+	_exit(0);
+}
+
+static void ds_child_handler(struct tevent_context *ev,
+			     struct tevent_fd *fde,
+			     uint16_t flags,
+			     void *private_data)
+{
+	struct keeper_packet *packet = NULL;
+	const char *op = NULL;
+	int ret;
+
+	ret = keeper_packet_recv(ds_child, ds_child->fd, &packet);
+	if (ret == EAGAIN) {
+		return;
+	}
+	if (ret != 0) {
+		/* the parent has ended; Samba's own pipe tells as well */
+		TALLOC_FREE(ds_child->fde);
+		return;
+	}
+
+	op = ds_json_string(packet->json, "op");
+	if (op == NULL) {
+		op = "";
+	}
+	if (strequal(op, "freeze")) {
+		ds_child_freeze(packet->json);
+	} else if (strequal(op, "thaw")) {
+		ds_child_thaw();
+	} else if (strequal(op, "status")) {
+		change_to_root_user();
+		(void)ds_send(ds_child->fd,
+			      json_pack("{ss so}",
+					"op", "status",
+					"connection",
+					ds_client_status(ds_child->sconn)));
+	} else if (strequal(op, "exit")) {
+		TALLOC_FREE(packet);
+		exit_server_cleanly("termination signal");
+	}
+	TALLOC_FREE(packet);
+}
+
+bool ds_child_stop(struct smbd_server_connection *sconn)
+{
+	int ret;
+
+	if ((ds_child == NULL) || (ds_child->fde == NULL)) {
+		return false;
+	}
+	/*
+	 * systemd and killall send the signal to all processes at once.
+	 * Only the parent knows whether all of smbd ends, or this one.
+	 */
+	ret = ds_send(ds_child->fd, json_pack("{ss}", "op", "term"));
+	return (ret == 0);
+}
+
+/*
+ * The first thing in the event loop after a restore.
+ */
+static void ds_child_restored(struct tevent_context *ev,
+			      struct tevent_immediate *im,
+			      void *private_data)
+{
+	struct smbXsrv_client *client = ds_child->sconn->client;
+	struct smbXsrv_connection *xconn = NULL;
+	struct smbXsrv_connection *next = NULL;
+	struct smbd_smb2_request *req = NULL;
+	struct smbd_smb2_request *next_req = NULL;
+	struct ds_restore *restore = ds_child->restore;
+	NTTIME pause = ds_now() - restore->old->frozen;
+	NTSTATUS status;
+
+	(void)ds_send(ds_child->fd,
+		      json_pack("{ss ss sI sI ss}",
+				"op", "thawed",
+				"client",
+				ds_client_name(talloc_tos(),
+					       ds_child->sconn),
+				/* NTTIME counts 100 ns */
+				"pause_ms", (json_int_t)(pause / 10000),
+				"lost", (json_int_t)restore->num_lost,
+				"reason",
+				restore->last_lost != NULL ?
+					restore->last_lost : ""));
+	TALLOC_FREE(ds_child->restore);
+
+	/*
+	 * In the order in which it would have happened: what was answered
+	 * goes out, what was asked is done, then new things are read.
+	 */
+	for (xconn = client->connections; xconn != NULL; xconn = next) {
+		next = xconn->next;
+		if (xconn->protocol == PROTOCOL_NONE) {
+			continue;
+		}
+		status = smbd_smb2_flush_send_queue(xconn);
+		if (!NT_STATUS_IS_OK(status)) {
+			smbd_server_connection_terminate(xconn,
+							 nt_errstr(status));
+			continue;
+		}
+		for (req = xconn->smb2.requests;
+		     req != NULL;
+		     req = next_req) {
+			next_req = req->next;
+			status = smbd_smb2_request_dispatch(req);
+			if (!NT_STATUS_IS_OK(status)) {
+				smbd_server_connection_terminate(
+					xconn, nt_errstr(status));
+				break;
+			}
+		}
+	}
+
+	ds_child_thaw();
+}
+
+static NTSTATUS ds_child_restore(struct smbXsrv_connection *xconn)
+{
+	struct ds_held *held = ds_child->held;
+	struct ds_restore *restore = NULL;
+	struct ds_image *image = NULL;
+	NTSTATUS status;
+	int ret;
+
+	restore = talloc_zero(ds_child, struct ds_restore);
+	if (restore == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	restore->client = ds_child->sconn->client;
+	restore->sconn = ds_child->sconn;
+	restore->fds = held->fds + 1;
+	restore->num_fds = held->num_fds - 1;
+	/* xconn was made of it */
+	restore->fds[DS_FIRST_SOCKET] = -1;
+	ds_child->restore = restore;
+
+	ret = ds_image_open(restore, held->fds[0], &image);
+	if (ret != 0) {
+		return map_nt_error_from_unix_common(ret);
+	}
+	status = ds_restore_client(image, restore, xconn);
+
+	/* keys are in the session from here on */
+	ds_image_wipe(image);
+	TALLOC_FREE(image);
+	return status;
+}
+
+static void ds_held_close(struct ds_held *held)
+{
+	size_t i;
+
+	for (i = 0; i < held->num_fds; i++) {
+		if (held->fds[i] != -1) {
+			close(held->fds[i]);
+		}
+	}
+	held->num_fds = 0;
+}
+
+void ds_child_start(struct smbd_server_connection *sconn,
+		    struct smbXsrv_connection *xconn)
+{
+	struct tevent_immediate *im = NULL;
+	char op[16];
+	NTSTATUS status;
+
+	if (ds_child == NULL) {
+		/* "smbd -i": no parent */
+		return;
+	}
+	ds_child->sconn = sconn;
+	ds_child->check = tevent_create_immediate(ds_child);
+	ds_child->fde = tevent_add_fd(sconn->ev_ctx,
+				      ds_child,
+				      ds_child->fd,
+				      TEVENT_FD_READ,
+				      ds_child_handler,
+				      NULL);
+	if ((ds_child->check == NULL) || (ds_child->fde == NULL)) {
+		exit_server("talloc failed");
+	}
+	status = messaging_register(
+		sconn->msg_ctx, sconn, MSG_DS_CAPTURE, ds_child_capture);
+	if (!NT_STATUS_IS_OK(status)) {
+		exit_server("messaging_register failed");
+	}
+
+	if (ds_child->held == NULL) {
+		return;
+	}
+
+	ds_child->state = DS_CHILD_QUIET;
+	/* a connection that nothing was read from is readable now */
+	TEVENT_FD_NOT_READABLE(xconn->transport.fde);
+
+	status = ds_child_restore(xconn);
+	ds_held_close(ds_child->held);
+	TALLOC_FREE(ds_child->held);
+	change_to_root_user();
+	if (!NT_STATUS_IS_OK(status)) {
+		ds_child_failed(nt_errstr(status));
+		exit_server_cleanly("cannot be restored");
+	}
+
+	/*
+	 * Everybody's locks must be back before anybody can ask for one.
+	 */
+	ds_child_report("restored");
+	do {
+		if (!ds_child_wait(op, sizeof(op))) {
+			exit_server_cleanly("the parent has ended");
+		}
+	} while (!strequal(op, "thaw"));
+
+	/* dispatching wants a running event loop */
+	im = tevent_create_immediate(ds_child);
+	if (im == NULL) {
+		exit_server("talloc failed");
+	}
+	tevent_schedule_immediate(
+		im, sconn->client->raw_ev_ctx, ds_child_restored, NULL);
+}

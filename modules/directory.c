@@ -1,0 +1,188 @@
+/*
+   durable_state: capture and restore of directory scans and change notification
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "smbd/smbd.h"
+#include "smbd/globals.h"
+#include "smbd/dir.h"
+#include "durable_state/ndr_durable_state.h"
+#include "records.h"
+
+void ds_capture_scan(TALLOC_CTX *mem_ctx,
+		     const struct files_struct *fsp,
+		     struct ds_open *record)
+{
+	struct dptr_state state;
+
+	if (fsp->dptr == NULL) {
+		return;
+	}
+
+	dptr_get_state(fsp->dptr, &state);
+
+	record->scan = talloc(mem_ctx, struct ds_scan);
+	if (record->scan == NULL) {
+		/* the scan begins anew */
+		return;
+	}
+	*record->scan = (struct ds_scan) {
+		.wcard = state.wcard,
+		.attr = state.attr,
+		.has_wild = state.has_wild,
+		.did_stat = state.did_stat,
+		.priv = state.priv,
+		.file_number = state.file_number,
+		.offset = state.offset,
+		.overflow_fname = state.overflow_fname,
+		.overflow_dname = state.overflow_dname,
+		.overflow_mode = state.overflow_mode,
+	};
+}
+
+NTSTATUS ds_restore_scan(struct files_struct *fsp,
+			 const struct ds_scan *scan)
+{
+	struct dptr_state state = {
+		.wcard = scan->wcard,
+		.attr = scan->attr,
+		.has_wild = scan->has_wild,
+		.did_stat = scan->did_stat,
+		.priv = scan->priv,
+		.file_number = scan->file_number,
+		.offset = scan->offset,
+		.overflow_fname = scan->overflow_fname,
+		.overflow_dname = scan->overflow_dname,
+		.overflow_mode = scan->overflow_mode,
+	};
+	NTSTATUS status;
+
+	if ((scan->overflow_fname == NULL) != (scan->overflow_dname == NULL)) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+
+	status = dptr_create(fsp->conn,
+			     NULL, /* req */
+			     fsp,
+			     false, /* old_handle: SMB1 */
+			     scan->wcard,
+			     scan->attr,
+			     &fsp->dptr);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	dptr_set_state(fsp->dptr, &state);
+	return NT_STATUS_OK;
+}
+
+NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
+			   struct files_struct *fsp,
+			   struct ds_open *record)
+{
+	struct change_notify_state state;
+	struct ds_notify *notify = NULL;
+	int i;
+	NTSTATUS status;
+
+	if (!change_notify_get_state(mem_ctx, fsp, &state)) {
+		return NT_STATUS_OK;
+	}
+	status = vfs_stat_fsp(fsp);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+
+	notify = talloc(mem_ctx, struct ds_notify);
+	if (notify == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	*notify = (struct ds_notify) {
+		.filter = state.filter,
+		.subdir_filter = state.subdir_filter,
+		.max_buffer_size = state.max_buffer_size,
+		.overrun = (state.num_changes == -1),
+		.ctime = full_timespec_to_nt_time(
+			&fsp->fsp_name->st.st_ex_ctime),
+	};
+	if (state.num_changes > 0) {
+		notify->changes = talloc_zero_array(
+			notify, struct ds_notify_change, state.num_changes);
+		if (notify->changes == NULL) {
+			return NT_STATUS_NO_MEMORY;
+		}
+		notify->num_changes = state.num_changes;
+	}
+	for (i = 0; i < (int)notify->num_changes; i++) {
+		notify->changes[i] = (struct ds_notify_change) {
+			.seconds = state.changes[i].when.tv_sec,
+			.nanoseconds = state.changes[i].when.tv_nsec,
+			.action = state.changes[i].action,
+			.name = state.changes[i].name,
+		};
+	}
+
+	record->notify = notify;
+	return NT_STATUS_OK;
+}
+
+NTSTATUS ds_restore_notify(struct files_struct *fsp,
+			   const struct ds_notify *notify)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct change_notify_state state = {
+		.filter = notify->filter,
+		.subdir_filter = notify->subdir_filter,
+		.max_buffer_size = notify->max_buffer_size,
+		.num_changes = notify->num_changes,
+	};
+	NTTIME ctime;
+	uint32_t i;
+	NTSTATUS status;
+
+	state.changes = talloc_zero_array(
+		frame, struct change_notify_record, notify->num_changes);
+	if (state.changes == NULL) {
+		status = NT_STATUS_NO_MEMORY;
+		goto done;
+	}
+	for (i = 0; i < notify->num_changes; i++) {
+		const struct ds_notify_change *c = &notify->changes[i];
+
+		if (c->name == NULL) {
+			status = NT_STATUS_INVALID_PARAMETER;
+			goto done;
+		}
+		state.changes[i] = (struct change_notify_record) {
+			.when.tv_sec = c->seconds,
+			.when.tv_nsec = c->nanoseconds,
+			.action = c->action,
+			.name = c->name,
+		};
+	}
+
+	ctime = full_timespec_to_nt_time(&fsp->fsp_name->st.st_ex_ctime);
+	if (notify->overrun || (notify->ctime != ctime)) {
+		/* NOTIFY_ENUM_DIR: something happened, look yourself */
+		state.num_changes = -1;
+	}
+
+	status = change_notify_set_state(fsp, &state);
+done:
+	TALLOC_FREE(frame);
+	return status;
+}

@@ -1,0 +1,603 @@
+/*
+   durable_state: capture and restore of an open
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "smbd/smbd.h"
+#include "smbd/globals.h"
+#include "smbd/fd_handle.h"
+#include "source3/smbd/smbXsrv_session.h"
+#include "smbd/smbXsrv_open.h"
+#include "locking/share_mode_lock.h"
+#include "locking/leases_db.h"
+#include "locking/proto.h"
+#include "librpc/gen_ndr/open_files.h"
+#include "librpc/gen_ndr/ndr_smbXsrv.h"
+#include "rpc_server/srv_pipe_hnd.h"
+#include "messages.h"
+#include "durable_state/ndr_durable_state.h"
+#include "records.h"
+
+/* Bit fields have no address: the pairs, once */
+#define DS_FSP_FLAGS(F) \
+	F(DS_FSP_IS_PATHREF, is_pathref) \
+	F(DS_FSP_UPDATE_WRITE_TIME_TRIGGERED, update_write_time_triggered) \
+	F(DS_FSP_UPDATE_WRITE_TIME_ON_CLOSE, update_write_time_on_close) \
+	F(DS_FSP_WRITE_TIME_FORCED, write_time_forced) \
+	F(DS_FSP_CAN_LOCK, can_lock) \
+	F(DS_FSP_CAN_READ, can_read) \
+	F(DS_FSP_CAN_WRITE, can_write) \
+	F(DS_FSP_MODIFIED, modified) \
+	F(DS_FSP_IS_DIRECTORY, is_directory) \
+	F(DS_FSP_INITIAL_DELETE_ON_CLOSE, initial_delete_on_close) \
+	F(DS_FSP_DELETE_ON_CLOSE, delete_on_close) \
+	F(DS_FSP_IS_SPARSE, is_sparse) \
+	F(DS_FSP_BACKUP_INTENT, backup_intent) \
+	F(DS_FSP_USE_OFD_LOCKS, use_ofd_locks) \
+	F(DS_FSP_LOCK_FAILURE_SEEN, lock_failure_seen) \
+	F(DS_FSP_ENCRYPTION_REQUIRED, encryption_required) \
+	F(DS_FSP_FSTAT_BEFORE_CLOSE, fstat_before_close) \
+	F(DS_FSP_POSIX_OPEN, posix_open) \
+	F(DS_FSP_POSIX_APPEND, posix_append)
+
+static uint32_t ds_fsp_flags_get(const struct files_struct *fsp)
+{
+	uint32_t flags = 0;
+
+#define F(bit, field) flags |= fsp->fsp_flags.field ? bit : 0;
+	DS_FSP_FLAGS(F)
+#undef F
+	return flags;
+}
+
+static void ds_fsp_flags_set(struct files_struct *fsp, uint32_t flags)
+{
+#define F(bit, field) fsp->fsp_flags.field = (flags & bit) != 0;
+	DS_FSP_FLAGS(F)
+#undef F
+}
+
+/*
+ * Requests that wait are issued again, and counted again then.
+ */
+static void ds_open_request_counts(const struct smbXsrv_open *op,
+				   struct ds_open *record)
+{
+	const struct smbXsrv_connection *xconn = NULL;
+	const struct smbd_smb2_request *req = NULL;
+
+	record->request_count = op->request_count;
+	record->pre_request_count = op->pre_request_count;
+
+	for (xconn = op->compat->conn->sconn->client->connections;
+	     xconn != NULL;
+	     xconn = xconn->next) {
+		for (req = xconn->smb2.requests;
+		     req != NULL;
+		     req = req->next) {
+			if (!req->request_counters_updated ||
+			    (req->compat_chain_fsp != op->compat))
+			{
+				continue;
+			}
+			if (req->channel_generation ==
+			    op->global->channel_generation)
+			{
+				record->request_count -= 1;
+			} else {
+				record->pre_request_count -= 1;
+			}
+		}
+	}
+}
+
+NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct smbXsrv_open *op = fsp->op;
+	struct smbXsrv_open_globalB global = {
+		.version = SMBXSRV_VERSION_0,
+		.info.info0 = op->global,
+	};
+	struct ds_open record = {
+		.session_id = fsp->vuid,
+		.tcon_id = fsp->conn->cnum,
+		.idle_time = op->idle_time,
+		.flags = op->flags,
+		.create_action = op->create_action,
+		.is_pipe = fsp_is_np(fsp),
+		.fd = DS_NO_FD,
+		.base_name = fsp->fsp_name->base_name,
+		.stream_name = fsp->fsp_name->stream_name,
+		.name_flags = fsp->fsp_name->flags,
+		.twrp = fsp->fsp_name->twrp,
+		.file_id = fsp->file_id,
+		.share_file_id = fh_get_gen_id(fsp->fh),
+		.access_mask = fsp->access_mask,
+		.private_options = fh_get_private_options(fsp->fh),
+		.position_information =
+			fh_get_position_information(fsp->fh),
+		.pos = fh_get_pos(fsp->fh),
+		.initial_allocation_size = fsp->initial_allocation_size,
+		.file_pid = fsp->file_pid,
+		.mid = fsp->mid,
+		.open_time_sec = fsp->open_time.tv_sec,
+		.open_time_usec = fsp->open_time.tv_usec,
+		.close_write_time = full_timespec_to_nt_time(
+			&fsp->close_write_time),
+		.oplock_type = fsp->oplock_type,
+		.sent_oplock_break = fsp->sent_oplock_break,
+		.lock_count = fsp->current_lock_count,
+	};
+	const struct files_struct *fd_fsp =
+		fsp_is_alternate_stream(fsp) ? fsp->base_fsp : fsp;
+	enum ndr_err_code ndr_err;
+	NTSTATUS status;
+	int flags;
+
+	ndr_err = ndr_push_struct_blob(
+		&record.global,
+		frame,
+		&global,
+		(ndr_push_flags_fn_t)ndr_push_smbXsrv_open_globalB);
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		status = ndr_map_error2ntstatus(ndr_err);
+		goto done;
+	}
+	ds_open_request_counts(op, &record);
+
+	if (record.is_pipe) {
+		goto store;
+	}
+
+	if (fsp->update_write_time_event != NULL) {
+		/* a timer does not travel: do now what it was set for */
+		fsp_flush_write_time_update(fsp);
+	}
+	record.fsp_flags = ds_fsp_flags_get(fsp);
+
+	record.fd = ds_capture_fd(cap, fsp_get_pathref_fd(fd_fsp));
+	if (record.fd != DS_NO_FD) {
+		flags = fcntl(fsp_get_pathref_fd(fd_fsp), F_GETFL);
+		record.fd_flags = (flags == -1) ? 0 : flags;
+	}
+
+	if (fsp->oplock_type == LEASE_OPLOCK) {
+		record.lease_key = fsp->lease->lease.lease_key;
+		record.parent_lease_key = fsp->lease->lease.parent_lease_key;
+		record.lease_flags = fsp->lease->lease.lease_flags;
+	}
+	record.break_timeout = fsp_break_timeout(fsp);
+
+	ds_capture_scan(frame, fsp, &record);
+	status = ds_capture_notify(frame, fsp, &record);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto done;
+	}
+store:
+	status = ds_capture_record(cap,
+				   DS_RECORD_OPEN,
+				   &record,
+				   (ndr_push_flags_fn_t)ndr_push_ds_open);
+done:
+	TALLOC_FREE(frame);
+	return status;
+}
+
+struct ds_restore_open_state {
+	struct ds_restore *restore;
+	const struct ds_open *record;
+	struct files_struct *fsp;
+	NTSTATUS status;
+};
+
+static NTSTATUS ds_restore_lease(struct ds_restore_open_state *state)
+{
+	const struct ds_open *record = state->record;
+	struct files_struct *fsp = state->fsp;
+	uint32_t current_state;
+	uint16_t version;
+	uint16_t epoch;
+	NTSTATUS status;
+
+	status = leases_db_get(fsp_client_guid(fsp),
+			       &record->lease_key,
+			       &fsp->file_id,
+			       &current_state,
+			       NULL, /* breaking */
+			       NULL, /* breaking_to_requested */
+			       NULL, /* breaking_to_required */
+			       &version,
+			       &epoch);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+
+	/*
+	 * Looked for among the opens that have a lease: this one has none
+	 * yet.
+	 */
+	fsp->oplock_type = NO_OPLOCK;
+	fsp->lease = find_fsp_lease(
+		fsp, &record->lease_key, current_state, version, epoch);
+	if (fsp->lease == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	fsp->oplock_type = LEASE_OPLOCK;
+	fsp->lease->lease.parent_lease_key = record->parent_lease_key;
+	fsp->lease->lease.lease_flags = record->lease_flags;
+	return NT_STATUS_OK;
+}
+
+/*
+ * The entries in the databases shared with the others become ours. They
+ * were never away: nobody got in between.
+ */
+static void ds_restore_open_locked(struct share_mode_lock *lck,
+				   struct byte_range_lock *br_lck,
+				   void *private_data)
+{
+	struct ds_restore_open_state *state = private_data;
+	const struct ds_open *record = state->record;
+	struct files_struct *fsp = state->fsp;
+	const struct server_id *old = &state->restore->old->server_id;
+	bool ok;
+
+	if (record->oplock_type == LEASE_OPLOCK) {
+		state->status = ds_restore_lease(state);
+		if (!NT_STATUS_IS_OK(state->status)) {
+			return;
+		}
+	} else {
+		fsp->oplock_type = record->oplock_type;
+	}
+
+	ok = reset_share_mode_entry(
+		lck,
+		*old,
+		record->share_file_id,
+		messaging_server_id(fsp->conn->sconn->msg_ctx),
+		record->mid,
+		fh_get_gen_id(fsp->fh));
+	if (!ok) {
+		state->status = NT_STATUS_NOT_FOUND;
+		return;
+	}
+
+	if (br_lck != NULL) {
+		ok = brl_adopt(fsp, br_lck, old);
+		if (!ok) {
+			state->status = NT_STATUS_INTERNAL_DB_ERROR;
+			return;
+		}
+	}
+
+	state->status = NT_STATUS_OK;
+}
+
+/*
+ * Open through all VFS modules, so that they can attach what they keep for
+ * an open file, but end at the descriptor that travelled.
+ */
+static NTSTATUS ds_restore_fsp_fd(struct ds_restore *restore,
+				  struct files_struct *fsp,
+				  const struct ds_open *record)
+{
+	struct vfs_open_how how = { .flags = record->fd_flags, };
+	int kept;
+	int fd;
+
+	kept = ds_restore_fd(restore, record->fd);
+	if (kept == -1) {
+		return NT_STATUS_INVALID_HANDLE;
+	}
+
+	ds_vfs_expect_open(fsp, kept);
+	fd = SMB_VFS_OPENAT(fsp->conn,
+			    fsp->conn->cwd_fsp,
+			    fsp->fsp_name,
+			    fsp,
+			    &how);
+	ds_vfs_expect_open(NULL, -1);
+	if (fd != kept) {
+		/* a module has opened something else, or refused */
+		NTSTATUS status = map_nt_error_from_unix_common(errno);
+
+		close(kept);
+		if (fd == -1) {
+			return status;
+		}
+		close(fd);
+		return NT_STATUS_NOT_SUPPORTED;
+	}
+	fsp_set_fd(fsp, fd);
+	return vfs_stat_fsp(fsp);
+}
+
+/*
+ * The file that a stream belongs to, as open_stream_pathref_fsp() has it.
+ */
+static NTSTATUS ds_restore_base_fsp(struct ds_restore *restore,
+				    struct connection_struct *conn,
+				    const struct ds_open *record,
+				    struct files_struct **_base_fsp)
+{
+	struct smb_filename base_fname = {
+		.base_name = discard_const_p(char, record->base_name),
+		.flags = record->name_flags,
+		.twrp = record->twrp,
+	};
+	struct files_struct *fsp = NULL;
+	NTSTATUS status;
+
+	status = fsp_new(conn, conn, &fsp);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	fsp_set_gen_id(fsp);
+	fsp->fsp_flags.is_pathref = true;
+
+	status = fsp_set_smb_fname(fsp, &base_fname);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto fail;
+	}
+	status = ds_restore_fsp_fd(restore, fsp, record);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto fail;
+	}
+	fsp->fsp_flags.is_directory = S_ISDIR(fsp->fsp_name->st.st_ex_mode);
+	fsp->file_id = vfs_file_id_from_sbuf(conn, &fsp->fsp_name->st);
+
+	*_base_fsp = fsp;
+	return NT_STATUS_OK;
+fail:
+	fd_close(fsp);
+	file_free(NULL, fsp);
+	return status;
+}
+
+static NTSTATUS ds_restore_stream_fd(struct ds_restore *restore,
+				     struct files_struct *fsp,
+				     const struct ds_open *record)
+{
+	struct vfs_open_how how = { .flags = O_RDONLY, };
+	struct files_struct *base_fsp = NULL;
+	NTSTATUS status;
+	int fd;
+
+	status = ds_restore_base_fsp(restore, fsp->conn, record, &base_fsp);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	fsp_set_base_fsp(fsp, base_fsp);
+
+	if (record->fsp_flags & DS_FSP_CAN_WRITE) {
+		how.flags = O_RDWR;
+	}
+	fd = SMB_VFS_OPENAT(fsp->conn,
+			    NULL, /* relative to fsp->base_fsp */
+			    fsp->fsp_name,
+			    fsp,
+			    &how);
+	if (fd == -1) {
+		return map_nt_error_from_unix_common(errno);
+	}
+	fsp_set_fd(fsp, fd);
+	return vfs_stat_fsp(fsp);
+}
+
+static NTSTATUS ds_restore_file(struct ds_restore *restore,
+				struct files_struct *fsp,
+				const struct ds_open *record)
+{
+	struct ds_restore_open_state state = {
+		.restore = restore,
+		.record = record,
+		.fsp = fsp,
+	};
+	struct file_id file_id;
+	NTSTATUS status;
+
+	if (record->stream_name != NULL) {
+		status = ds_restore_stream_fd(restore, fsp, record);
+	} else {
+		status = ds_restore_fsp_fd(restore, fsp, record);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+
+	file_id = vfs_file_id_from_sbuf(fsp->conn, &fsp->fsp_name->st);
+	if (!file_id_equal(&file_id, &record->file_id)) {
+		return NT_STATUS_OBJECTID_NOT_FOUND;
+	}
+	fsp->file_id = file_id;
+
+	status = share_mode_do_locked_brl(
+		fsp, ds_restore_open_locked, &state);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (!NT_STATUS_IS_OK(state.status)) {
+		return state.status;
+	}
+
+	status = set_file_oplock(fsp);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	fsp->sent_oplock_break = record->sent_oplock_break;
+	if (record->break_timeout != 0) {
+		fsp_break_timeout_restore(fsp, record->break_timeout);
+	}
+
+	if (record->scan != NULL) {
+		status = ds_restore_scan(fsp, record->scan);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
+		}
+	}
+	if (record->notify != NULL) {
+		status = ds_restore_notify(fsp, record->notify);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
+		}
+	}
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS ds_restore_fsp(struct ds_restore *restore,
+			       struct smbXsrv_open *op,
+			       struct connection_struct *conn,
+			       const struct ds_open *record)
+{
+	struct smb_filename fname = {
+		.base_name = discard_const_p(char, record->base_name),
+		.stream_name = discard_const_p(char, record->stream_name),
+		.flags = record->name_flags,
+		.twrp = record->twrp,
+	};
+	struct files_struct *fsp = NULL;
+	NTSTATUS status;
+
+	status = fsp_new(conn, conn, &fsp);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	fsp->op = op;
+	op->compat = fsp;
+	fsp->fnum = op->local_id;
+	fsp->vuid = record->session_id;
+	fsp_set_gen_id(fsp);
+
+	ds_fsp_flags_set(fsp, record->fsp_flags);
+	fsp->access_mask = record->access_mask;
+	fh_set_private_options(fsp->fh, record->private_options);
+	fh_set_position_information(fsp->fh, record->position_information);
+	fh_set_pos(fsp->fh, record->pos);
+	fsp->initial_allocation_size = record->initial_allocation_size;
+	fsp->file_pid = record->file_pid;
+	fsp->mid = record->mid;
+	fsp->open_time.tv_sec = record->open_time_sec;
+	fsp->open_time.tv_usec = record->open_time_usec;
+	fsp->close_write_time = nt_time_to_full_timespec(
+		record->close_write_time);
+
+	status = fsp_set_smb_fname(fsp, &fname);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto fail;
+	}
+
+	if (record->is_pipe) {
+		status = ds_restore_pipe(fsp);
+	} else {
+		status = ds_restore_file(restore, fsp, record);
+		fsp->fsp_flags.is_fsa = true;
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		goto fail;
+	}
+
+	ZERO_STRUCT(conn->sconn->fsp_fi_cache);
+	return NT_STATUS_OK;
+fail:
+	/*
+	 * The entries in the databases name a process that is gone:
+	 * whoever meets them next removes them.
+	 */
+	op->compat = NULL;
+	fsp->op = NULL;
+	fd_close(fsp);
+	file_free(NULL, fsp);
+	return status;
+}
+
+NTSTATUS ds_restore_open(struct ds_restore *restore,
+			 const struct ds_open *record)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct smbXsrv_open_globalB global_blob;
+	struct smbXsrv_session *session = NULL;
+	struct smbXsrv_tcon *tcon = NULL;
+	struct smbXsrv_open *op = NULL;
+	enum ndr_err_code ndr_err;
+	NTSTATUS status;
+
+	ndr_err = ndr_pull_struct_blob(
+		&record->global,
+		frame,
+		&global_blob,
+		(ndr_pull_flags_fn_t)ndr_pull_smbXsrv_open_globalB);
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		status = ndr_map_error2ntstatus(ndr_err);
+		goto done;
+	}
+	if (global_blob.version != SMBXSRV_VERSION_0) {
+		status = NT_STATUS_REVISION_MISMATCH;
+		goto done;
+	}
+	if (record->base_name == NULL) {
+		status = NT_STATUS_INVALID_PARAMETER;
+		goto done;
+	}
+
+	(void)smb2srv_session_lookup_client(restore->client,
+					    record->session_id,
+					    restore->old->frozen,
+					    &session);
+	if (session == NULL) {
+		status = NT_STATUS_USER_SESSION_DELETED;
+		goto lost;
+	}
+	status = smb2srv_tcon_lookup(
+		session, record->tcon_id, restore->old->frozen, &tcon);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto lost;
+	}
+	if (!change_to_user_and_service(tcon->compat, record->session_id)) {
+		status = NT_STATUS_ACCESS_DENIED;
+		goto lost;
+	}
+
+	status = smbXsrv_open_restore(restore->client,
+				      global_blob.info.info0,
+				      record->flags,
+				      record->idle_time,
+				      &op);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto lost;
+	}
+	op->create_action = record->create_action;
+	op->request_count = record->request_count;
+	op->pre_request_count = record->pre_request_count;
+
+	status = ds_restore_fsp(restore, op, tcon->compat, record);
+	if (!NT_STATUS_IS_OK(status)) {
+		TALLOC_FREE(op);
+		goto lost;
+	}
+	goto done;
+lost:
+	/* FILE_CLOSED for the client, the others go on */
+	ds_restore_lost(restore, "file", record->base_name, status);
+	status = NT_STATUS_OK;
+done:
+	change_to_root_user();
+	TALLOC_FREE(frame);
+	return status;
+}

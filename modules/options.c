@@ -1,0 +1,259 @@
+/*
+   durable_state: options
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "smbd/smbd.h"
+#include "dynconfig/dynconfig.h"
+#include "lib/util/util_file.h"
+#include "lib/util/smb_strtox.h"
+#include "options.h"
+
+#define DS_PREFIX "durable_state"
+
+enum ds_option_type { DS_OPTION_SECONDS, DS_OPTION_CHOICE, DS_OPTION_PATH };
+
+struct ds_option {
+	const char *name;
+	enum ds_option_type type;
+	unsigned int min;
+	unsigned int max;
+	/* the values of a choice, in the order of its enum */
+	const char *choices[3];
+};
+
+/* The defaults stand in ds_config_load() */
+static const struct ds_option ds_options[] = {
+	{
+		.name = "drain timeout",
+		.type = DS_OPTION_SECONDS,
+		.min = 1,
+		.max = 600,
+	},{
+		.name = "hold time",
+		.type = DS_OPTION_SECONDS,
+		.min = 1,
+		.max = 3600,
+	},{
+		.name = "restore timeout",
+		.type = DS_OPTION_SECONDS,
+		.min = 1,
+		.max = 600,
+	},{
+		.name = "on stop",
+		.type = DS_OPTION_CHOICE,
+		.choices = { "keep", "drop" },
+	},{
+		.name = "unprotected",
+		.type = DS_OPTION_CHOICE,
+		.choices = { "cut", "veto" },
+	},{
+		.name = "keeper",
+		.type = DS_OPTION_PATH,
+	}
+};
+
+static const struct ds_option *ds_option_find(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ds_options); i++) {
+		if (strwicmp(ds_options[i].name, name) == 0) {
+			return &ds_options[i];
+		}
+	}
+	return NULL;
+}
+
+/*
+ * What is wrong with this value? NULL if nothing is.
+ */
+static const char *ds_option_check(TALLOC_CTX *mem_ctx,
+				   const struct ds_option *option,
+				   const char *value)
+{
+	unsigned long number;
+	int error = 0;
+	size_t i;
+
+	switch (option->type) {
+	case DS_OPTION_SECONDS:
+		number = smb_strtoul(value, NULL, 10, &error, SMB_STR_FULL_STR_CONV);
+		if ((error != 0) || (number < option->min) ||
+		    (number > option->max))
+		{
+			return talloc_asprintf(
+				mem_ctx,
+				"must be a number of seconds from %u to %u",
+				option->min,
+				option->max);
+		}
+		return NULL;
+	case DS_OPTION_CHOICE:
+		for (i = 0; option->choices[i] != NULL; i++) {
+			if (strequal(option->choices[i], value)) {
+				return NULL;
+			}
+		}
+		return talloc_asprintf(mem_ctx,
+				       "must be '%s' or '%s'",
+				       option->choices[0],
+				       option->choices[1]);
+	case DS_OPTION_PATH:
+		return (value[0] == '/') ? NULL : "must be an absolute path";
+	}
+	return NULL;
+}
+
+/*
+ * loadparm keeps parametric options without the lines they came from: go
+ * through the file for these, so that the message can name one.
+ */
+static bool ds_config_check_line(const char *file,
+				 int lineno,
+				 const char *_line)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	char *line = talloc_strdup(frame, _line);
+	const struct ds_option *option = NULL;
+	const char *wrong = NULL;
+	char *value = NULL;
+	bool ok = true;
+
+	if (line == NULL) {
+		goto done;
+	}
+	trim_string(line, " ", " ");
+	trim_string(line, "\t", "\t");
+	if (strncasecmp_m(line, DS_PREFIX, strlen(DS_PREFIX)) != 0) {
+		goto done;
+	}
+	line += strlen(DS_PREFIX);
+	line += strspn(line, " \t");
+	value = strchr(line, '=');
+	if ((line[0] != ':') || (value == NULL)) {
+		goto done;
+	}
+	*value = '\0';
+	value += 1;
+	line += 1;
+	trim_string(line, " ", " ");
+	trim_string(value, " ", " ");
+
+	option = ds_option_find(line);
+	if (option == NULL) {
+		DBG_ERR("%s:%d: there is no option 'durable_state:%s'\n",
+			file, lineno, line);
+		ok = false;
+		goto done;
+	}
+	wrong = ds_option_check(frame, option, value);
+	if (wrong != NULL) {
+		DBG_ERR("%s:%d: 'durable_state:%s' %s, not '%s'\n",
+			file, lineno, option->name, wrong, value);
+		ok = false;
+	}
+done:
+	TALLOC_FREE(frame);
+	return ok;
+}
+
+static bool ds_config_check_file(const char *file)
+{
+	char **lines = NULL;
+	int num_lines = 0;
+	bool ok = true;
+	int i;
+
+	lines = file_lines_load(file, &num_lines, 0, talloc_tos());
+	for (i = 0; (lines != NULL) && (i < num_lines); i++) {
+		ok &= ds_config_check_line(file, i + 1, lines[i]);
+	}
+	TALLOC_FREE(lines);
+	return ok;
+}
+
+/*
+ * What did not stand in the file itself (include, registry) is checked
+ * here, without its line.
+ */
+static const char *ds_config_value(const char *name,
+				   const char *def,
+				   bool *ok)
+{
+	const char *value = lp_parm_const_string(
+		GLOBAL_SECTION_SNUM, DS_PREFIX, name, def);
+	const char *wrong = ds_option_check(
+		talloc_tos(), ds_option_find(name), value);
+
+	if (wrong != NULL) {
+		DBG_ERR("'durable_state:%s' %s, not '%s'\n",
+			name, wrong, value);
+		*ok = false;
+		return def;
+	}
+	return value;
+}
+
+bool ds_config_load(TALLOC_CTX *mem_ctx, struct ds_config **_config)
+{
+	struct ds_config *config = NULL;
+	char *keeper = NULL;
+	bool ok;
+
+	config = talloc(mem_ctx, struct ds_config);
+	keeper = talloc_asprintf(
+		config, "%s/durable_stated", get_dyn_SBINDIR());
+	if ((config == NULL) || (keeper == NULL)) {
+		TALLOC_FREE(config);
+		return false;
+	}
+
+	ok = ds_config_check_file(get_dyn_CONFIGFILE());
+
+	*config = (struct ds_config) {
+		.drain_timeout = atoi(ds_config_value(
+			"drain timeout", "5", &ok)),
+		.hold_time = atoi(ds_config_value("hold time", "60", &ok)),
+		.restore_timeout = atoi(ds_config_value(
+			"restore timeout", "20", &ok)),
+		.on_stop = strequal(ds_config_value("on stop", "keep", &ok),
+				    "drop") ?
+			DS_ON_STOP_DROP : DS_ON_STOP_KEEP,
+		.unprotected = strequal(
+			ds_config_value("unprotected", "cut", &ok), "veto") ?
+			DS_UNPROTECTED_VETO : DS_UNPROTECTED_CUT,
+		.keeper = ds_config_value("keeper", keeper, &ok),
+	};
+
+	*_config = config;
+	return ok;
+}
+
+char *ds_config_directory(TALLOC_CTX *mem_ctx)
+{
+	return talloc_asprintf(
+		mem_ctx, "%s/durable_state", lp_lock_directory());
+}
+
+bool ds_config_share(int snum)
+{
+	const char **objects = lp_vfs_objects(snum);
+
+	return (objects != NULL) && str_list_check(objects, "durable_state");
+}

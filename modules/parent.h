@@ -1,0 +1,148 @@
+/*
+   durable_state: what the parts of smbd's parent share
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#ifndef _DURABLE_STATE_PARENT_H_
+#define _DURABLE_STATE_PARENT_H_
+
+#include "replace.h"
+#include <talloc.h>
+#include <tevent.h>
+#include <jansson.h>
+#include "process.h"
+
+struct smbd_durable_parent;
+struct ds_config;
+struct ds_parent;
+struct ds_stop;
+struct ds_return;
+struct ds_admin;
+struct ds_held;
+struct keeper_conn;
+
+enum ds_peer_state {
+	DS_PEER_RUNNING,
+	DS_PEER_FREEZING,
+	DS_PEER_QUIET,
+	DS_PEER_CAPTURING,
+	DS_PEER_HELD,
+	DS_PEER_FAILED,
+};
+
+/* One child, that is one client */
+struct ds_peer {
+	struct ds_peer *prev, *next;
+	struct ds_parent *parent;
+	pid_t pid;
+	int fd;
+	struct tevent_fd *fde;
+	enum ds_peer_state state;
+	/* "address:port", as soon as it was told */
+	const char *client;
+	/* it came from a holding and is not thawed yet */
+	bool returning;
+	/* an answer to "status" is awaited */
+	bool asked;
+};
+
+struct ds_parent {
+	struct tevent_context *ev;
+	struct messaging_context *msg_ctx;
+	/* what smbd does for us */
+	const struct smbd_durable_parent *smbd;
+	/* the command line, for who starts the next smbd */
+	json_t *argv;
+	time_t started;
+
+	struct ds_config *config;
+	/* false if an option is wrong: nothing is protected then */
+	bool config_ok;
+
+	/* keeper.c */
+	struct keeper_conn *keeper;
+	struct tevent_fd *keeper_fde;
+	struct tevent_timer *keeper_timer;
+	unsigned int keeper_wait;
+
+	struct ds_peer *peers;
+
+	/* stop.c: while smbd ends */
+	struct ds_stop *stop;
+
+	/* return.c: from the start of smbd until all clients reported */
+	struct ds_return *ret;
+	int *listeners;
+	size_t num_listeners;
+
+	/* admin.c */
+	struct ds_admin *admin;
+};
+
+/* The one of this process; NULL in a child */
+extern struct ds_parent *ds_parent;
+
+/* parent.c */
+
+/*
+ * fork() a child for a new client, or for one that comes back: held is
+ * the child's then. Returns as fork() does.
+ */
+pid_t ds_parent_fork(struct ds_parent *parent, struct ds_held *held);
+void ds_peer_send(struct ds_peer *peer, json_t *json);
+
+/* keeper.c */
+
+/*
+ * Connect to the keeper, and start one if there is none. Goes on trying
+ * in the background when it fails or ends: protection comes back with it.
+ */
+void ds_keeper_start(struct ds_parent *parent);
+
+/* stop.c */
+
+typedef void (*ds_stop_progress_fn)(void *private_data, json_t *line);
+
+/*
+ * Begin to end smbd with all clients kept. Lines as the control protocol
+ * has them go to fn, if there is one; the last one has "ok". With force a
+ * client that cannot be kept is cut off, without it nothing happens.
+ * Returns NULL or a sentence why it cannot begin.
+ */
+const char *ds_stop_begin(struct ds_parent *parent,
+			  unsigned int timeout,
+			  bool force,
+			  ds_stop_progress_fn fn,
+			  void *private_data);
+/* Whoever is told of the progress has gone */
+void ds_stop_forget(struct ds_parent *parent, void *private_data);
+/* A child said something about its state, or ended */
+void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json);
+
+/* return.c */
+
+void ds_return_begin(struct ds_parent *parent);
+void ds_return_thawed(struct ds_peer *peer, json_t *json);
+void ds_return_gone(struct ds_peer *peer);
+
+/* admin.c */
+
+int ds_admin_listen(struct ds_parent *parent);
+void ds_admin_peer_status(struct ds_peer *peer, json_t *connection);
+void ds_admin_peer_gone(struct ds_peer *peer);
+
+#endif /* _DURABLE_STATE_PARENT_H_ */

@@ -1,0 +1,155 @@
+/*
+   durable_state: capture and restore of what makes up a client
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#ifndef _DURABLE_STATE_RECORDS_H_
+#define _DURABLE_STATE_RECORDS_H_
+
+#include "image.h"
+#include "librpc/ndr/libndr.h"
+#include "durable_state/durable_state.h"
+
+struct smbXsrv_client;
+struct smbXsrv_connection;
+struct smbXsrv_session;
+struct smbXsrv_tcon;
+struct smbXsrv_open;
+struct smbd_smb2_request;
+struct files_struct;
+
+/*
+ * For each kind of object there is one file with ds_capture_x(), which
+ * turns smbd's state into a record, and ds_restore_x(), which does the
+ * reverse, field by field in the same order.
+ */
+
+/* An image being written */
+struct ds_capture {
+	struct smbXsrv_client *client;
+	struct ds_image *image;
+	/* what travels with the image; still smbd's */
+	int *fds;
+	size_t num_fds;
+};
+
+/* An image being read */
+struct ds_restore {
+	struct smbXsrv_client *client;
+	struct smbd_server_connection *sconn;
+	struct ds_client *old;
+	/* a descriptor is set to -1 when somebody has taken it */
+	int *fds;
+	size_t num_fds;
+	/* handles that could not be brought back */
+	uint32_t num_lost;
+	const char *last_lost;
+};
+
+/*
+ * Write all of a client. On return *cap has an image that is complete, on
+ * mem_ctx.
+ */
+NTSTATUS ds_capture_client(TALLOC_CTX *mem_ctx,
+			   struct smbXsrv_client *client,
+			   NTTIME frozen,
+			   struct ds_capture **cap);
+
+/*
+ * Bring all of a client back. xconn is a connection that was made of
+ * fds[DS_FIRST_SOCKET] and has seen no byte yet. On error the process must
+ * end: what there is of the client is cleaned up as at any end.
+ */
+#define DS_FIRST_SOCKET 0
+NTSTATUS ds_restore_client(const struct ds_image *image,
+			   struct ds_restore *restore,
+			   struct smbXsrv_connection *xconn);
+
+/* Append one record */
+NTSTATUS ds_capture_record(struct ds_capture *cap,
+			   enum ds_record_type type,
+			   const void *record,
+			   ndr_push_flags_fn_t push_fn);
+
+/* Let a descriptor travel with the image: its index, DS_NO_FD for -1 */
+uint32_t ds_capture_fd(struct ds_capture *cap, int fd);
+
+/* Take a descriptor that travelled: now the caller's, -1 if there is none */
+int ds_restore_fd(struct ds_restore *restore, uint32_t idx);
+
+/* Count and log a handle that did not come back */
+void ds_restore_lost(struct ds_restore *restore,
+		     const char *what,
+		     const char *name,
+		     NTSTATUS status);
+
+NTSTATUS ds_capture_connection(struct ds_capture *cap,
+			       struct smbXsrv_connection *xconn);
+NTSTATUS ds_restore_connection(struct ds_restore *restore,
+			       const struct ds_connection *record,
+			       struct smbXsrv_connection *xconn);
+struct smbXsrv_connection *ds_find_channel(struct smbXsrv_client *client,
+					   uint64_t channel_id);
+
+NTSTATUS ds_capture_session(struct ds_capture *cap,
+			    struct smbXsrv_session *session);
+NTSTATUS ds_restore_session(struct ds_restore *restore,
+			    const struct ds_session *record);
+
+NTSTATUS ds_capture_tcon(struct ds_capture *cap,
+			 struct smbXsrv_session *session,
+			 struct smbXsrv_tcon *tcon);
+NTSTATUS ds_restore_tcon(struct ds_restore *restore,
+			 const struct ds_tcon *record);
+
+NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp);
+NTSTATUS ds_restore_open(struct ds_restore *restore,
+			 const struct ds_open *record);
+
+/* The parts of an open that exist for directories only */
+void ds_capture_scan(TALLOC_CTX *mem_ctx,
+		     const struct files_struct *fsp,
+		     struct ds_open *record);
+NTSTATUS ds_restore_scan(struct files_struct *fsp,
+			 const struct ds_scan *scan);
+NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
+			   struct files_struct *fsp,
+			   struct ds_open *record);
+NTSTATUS ds_restore_notify(struct files_struct *fsp,
+			   const struct ds_notify *notify);
+
+/* A named pipe whose other end is gone */
+NTSTATUS ds_restore_pipe(struct files_struct *fsp);
+
+/*
+ * Does this request wait for others by nature, so that it can be issued
+ * again?
+ */
+bool ds_request_waits(struct smbd_smb2_request *req);
+NTSTATUS ds_capture_request(struct ds_capture *cap,
+			    struct smbd_smb2_request *req);
+NTSTATUS ds_restore_request(struct ds_restore *restore,
+			    const struct ds_request *record,
+			    struct smbd_smb2_request **req);
+
+/*
+ * vfs_durable_state.c: the next openat() for this fsp returns fd instead
+ * of opening a file.
+ */
+void ds_vfs_expect_open(struct files_struct *fsp, int fd);
+
+#endif /* _DURABLE_STATE_RECORDS_H_ */

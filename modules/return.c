@@ -1,0 +1,463 @@
+/*
+   durable_state: the start of smbd with the clients that were kept
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "smbd/smbd.h"
+#include "smbd/globals.h"
+#include "smbd/scavenger.h"
+#include "smbd/durable_hooks.h"
+#include "smbd/smbXsrv_open.h"
+#include "system/select.h"
+#include "lib/util/server_id.h"
+#include "lib/util/util_process.h"
+#include "librpc/gen_ndr/ndr_smbXsrv.h"
+#include "librpc/gen_ndr/ndr_open_files.h"
+#include "durable_state/durable_state.h"
+#include "keeper/keeper_client.h"
+#include "keeper/keeper_protocol.h"
+#include "options.h"
+#include "parent.h"
+
+/*
+ * Each client gets a process, which brings it back from its image. Only
+ * when all are back any of them goes on: until then nobody can take what
+ * belongs to another one.
+ */
+
+struct ds_return {
+	/* when the old smbd began to stop */
+	NTTIME begun;
+	bool restart;
+	/* processes that have not said "thawed" */
+	unsigned int num_pending;
+	unsigned int num_connections;
+	json_int_t longest_pause_ms;
+	/* of {"client":…,"reason":…} */
+	json_t *lost;
+};
+
+static int ds_return_destructor(struct ds_return *ret)
+{
+	json_decref(ret->lost);
+	return 0;
+}
+
+static void ds_return_lost(struct ds_return *ret,
+			   const char *client,
+			   const char *reason)
+{
+	DBG_ERR("client %s: cannot resume, %s\n", client, reason);
+	json_array_append_new(ret->lost,
+			      json_pack("{ss ss}",
+					"client", client,
+					"reason", reason));
+}
+
+/*
+ * The last one has reported: the event, for the log and the status.
+ */
+static void ds_return_check(struct ds_parent *parent)
+{
+	struct ds_return *ret = parent->ret;
+	struct tm *tm = NULL;
+	char buf[32] = "";
+	time_t now = time(NULL);
+	json_t *event = NULL;
+
+	if ((ret == NULL) || (ret->num_pending != 0)) {
+		return;
+	}
+
+	if (ret->restart) {
+		DBG_ERR("smbd was restarted: %u connections go on after "
+			"%" JSON_INTEGER_FORMAT " ms at most, "
+			"%zu things were lost\n",
+			ret->num_connections,
+			ret->longest_pause_ms,
+			json_array_size(ret->lost));
+
+		tm = gmtime(&now);
+		if (tm != NULL) {
+			strftime(buf, sizeof(buf), "%Y-%m-%dT%H:%M:%SZ", tm);
+		}
+		event = json_pack("{ss ss sI sI sI sO}",
+				  "kind", "restart",
+				  "time", buf,
+				  "connections",
+				  (json_int_t)ret->num_connections,
+				  "longest_pause_ms", ret->longest_pause_ms,
+				  "lost",
+				  (json_int_t)json_array_size(ret->lost),
+				  "lost_detail", ret->lost);
+		if (parent->keeper != NULL) {
+			(void)keeper_event(parent->keeper, event);
+		}
+		json_decref(event);
+	}
+	TALLOC_FREE(parent->ret);
+}
+
+void ds_return_thawed(struct ds_peer *peer, json_t *json)
+{
+	struct ds_return *ret = peer->parent->ret;
+	json_int_t pause_ms = ds_json_int(json, "pause_ms");
+
+	if ((ret == NULL) || !peer->returning) {
+		return;
+	}
+	peer->returning = false;
+	ret->num_pending -= 1;
+	ret->num_connections += 1;
+	ret->longest_pause_ms = MAX(ret->longest_pause_ms, pause_ms);
+	if (ds_json_int(json, "lost") != 0) {
+		json_array_append_new(
+			ret->lost,
+			json_pack("{ss ss}",
+				  "client",
+				  peer->client != NULL ? peer->client : "?",
+				  "reason",
+				  ds_json_string(json, "reason")));
+	}
+	ds_return_check(peer->parent);
+}
+
+void ds_return_gone(struct ds_peer *peer)
+{
+	struct ds_return *ret = peer->parent->ret;
+
+	if ((ret == NULL) || !peer->returning) {
+		return;
+	}
+	peer->returning = false;
+	ret->num_pending -= 1;
+	ds_return_lost(ret,
+		       peer->client != NULL ? peer->client : "?",
+		       "its process has ended");
+	ds_return_check(peer->parent);
+}
+
+static void ds_return_child(struct tevent_context *ev,
+			    struct messaging_context *msg_ctx,
+			    int sock,
+			    const char *client)
+{
+	NTSTATUS status;
+
+	/* as smbd_accept_connection() does */
+	talloc_free(am_parent);
+	CatchChild();
+
+	status = smbd_reinit_after_fork(msg_ctx, ev, true);
+	if (!NT_STATUS_IS_OK(status)) {
+		DBG_ERR("reinit_after_fork() failed: %s\n",
+			nt_errstr(status));
+		exit_server_cleanly("end of child");
+	}
+	process_set_title("smbd[%s]", "client [%s]", client);
+
+	smbd_process(ev, msg_ctx, sock, false);
+	exit_server_cleanly("end of child");
+}
+
+static void ds_return_one(struct ds_parent *parent,
+			  const struct keeper_holding *holding)
+{
+	struct ds_return *ret = parent->ret;
+	struct tevent_context *ev = parent->ev;
+	struct messaging_context *msg_ctx = parent->msg_ctx;
+	const char *client = ds_json_string(holding->info, "client");
+	struct ds_held *held = NULL;
+	size_t i;
+	pid_t pid;
+	int err;
+
+	if (client == NULL) {
+		client = "?";
+	}
+	if (ds_json_int(holding->info, "version") != DS_IMAGE_VERSION) {
+		ds_return_lost(ret, client,
+			       "its image was written by another version");
+		(void)keeper_drop(parent->keeper, holding->label);
+		return;
+	}
+
+	held = talloc_zero(parent, struct ds_held);
+	if (held == NULL) {
+		return;
+	}
+	err = keeper_take(held,
+			  parent->keeper,
+			  holding->label,
+			  NULL,
+			  &held->fds,
+			  &held->num_fds);
+	if (err != 0) {
+		ds_return_lost(ret, client, keeper_error(parent->keeper));
+		TALLOC_FREE(held);
+		return;
+	}
+
+	pid = -1;
+	if (held->num_fds >= 2) {
+		int sock = held->fds[1];
+		char *name = talloc_strdup(NULL, client);
+
+		pid = ds_parent_fork(parent, held);
+		if (pid == 0) {
+			/* parent and its children are gone here */
+			ds_return_child(ev, msg_ctx, sock, name);
+		}
+		TALLOC_FREE(name);
+	}
+	for (i = 0; i < held->num_fds; i++) {
+		close(held->fds[i]);
+	}
+	TALLOC_FREE(held);
+
+	if (pid == -1) {
+		ds_return_lost(ret, client, "no process could be started");
+		return;
+	}
+	ret->num_pending += 1;
+}
+
+/*
+ * The first thing that a process says, before any event loop runs.
+ */
+static void ds_return_read(struct ds_peer *peer)
+{
+	struct ds_parent *parent = peer->parent;
+	struct keeper_packet *packet = NULL;
+	const char *op = NULL;
+	int err;
+
+	err = keeper_packet_recv(peer, peer->fd, &packet);
+	if (err == EAGAIN) {
+		return;
+	}
+	if (err != 0) {
+		ds_return_gone(peer);
+		TALLOC_FREE(peer);
+		return;
+	}
+
+	op = ds_json_string(packet->json, "op");
+	if ((peer->client == NULL) &&
+	    (ds_json_string(packet->json, "client") != NULL))
+	{
+		peer->client = talloc_strdup(
+			peer, ds_json_string(packet->json, "client"));
+	}
+	if ((op != NULL) && strequal(op, "restored")) {
+		/* waits for thaw */
+		peer->state = DS_PEER_QUIET;
+	} else if ((op != NULL) && strequal(op, "failed")) {
+		const char *reason = ds_json_string(packet->json, "reason");
+
+		peer->returning = false;
+		parent->ret->num_pending -= 1;
+		ds_return_lost(parent->ret,
+			       peer->client != NULL ? peer->client : "?",
+			       reason != NULL ? reason : "?");
+	}
+	TALLOC_FREE(packet);
+}
+
+/*
+ * Until every process is either back or lost, at most for the restore
+ * timeout: what is not back then is killed, so that the others can go on.
+ */
+static void ds_return_wait(struct ds_parent *parent)
+{
+	struct timeval end = timeval_current_ofs(
+		parent->config->restore_timeout, 0);
+
+	while (true) {
+		TALLOC_CTX *frame = talloc_stackframe();
+		struct timeval now = timeval_current();
+		int64_t left = usec_time_diff(&end, &now);
+		struct ds_peer *peer = NULL;
+		struct ds_peer *next = NULL;
+		struct pollfd *pfds = NULL;
+		size_t num = 0;
+		size_t i = 0;
+		int err;
+
+		for (peer = parent->peers; peer != NULL; peer = peer->next) {
+			num += (peer->returning &&
+				(peer->state == DS_PEER_RUNNING)) ? 1 : 0;
+		}
+		if (num == 0) {
+			TALLOC_FREE(frame);
+			return;
+		}
+		pfds = talloc_zero_array(frame, struct pollfd, num);
+		if ((pfds == NULL) || (left <= 0)) {
+			TALLOC_FREE(frame);
+			break;
+		}
+		for (peer = parent->peers; peer != NULL; peer = peer->next) {
+			if (peer->returning &&
+			    (peer->state == DS_PEER_RUNNING))
+			{
+				pfds[i].fd = peer->fd;
+				pfds[i].events = POLLIN;
+				i += 1;
+			}
+		}
+		err = poll(pfds, num, 1 + left / 1000);
+		if ((err == -1) && (errno != EINTR)) {
+			TALLOC_FREE(frame);
+			break;
+		}
+		for (peer = parent->peers; peer != NULL; peer = next) {
+			next = peer->next;
+			if (peer->returning &&
+			    (peer->state == DS_PEER_RUNNING))
+			{
+				ds_return_read(peer);
+			}
+		}
+		TALLOC_FREE(frame);
+	}
+
+	{
+		struct ds_peer *peer = NULL;
+		struct ds_peer *next = NULL;
+
+		for (peer = parent->peers; peer != NULL; peer = next) {
+			next = peer->next;
+			if (!peer->returning ||
+			    (peer->state != DS_PEER_RUNNING))
+			{
+				continue;
+			}
+			kill(peer->pid, SIGKILL);
+			peer->returning = false;
+			parent->ret->num_pending -= 1;
+			ds_return_lost(parent->ret,
+				       peer->client != NULL ?
+					       peer->client : "?",
+				       "it was not back within the "
+				       "restore timeout");
+			TALLOC_FREE(peer);
+		}
+	}
+}
+
+/*
+ * The clocks of handles whose clients are away ran in the process that is
+ * gone.
+ */
+static int ds_return_scavenger_fn(struct db_record *rec,
+				  struct smbXsrv_open_global0 *global,
+				  void *private_data)
+{
+	struct vfs_default_durable_cookie cookie;
+	enum ndr_err_code ndr_err;
+	NTTIME until;
+
+	if (!server_id_is_disconnected(&global->server_id) ||
+	    !global->durable)
+	{
+		return 0;
+	}
+	ndr_err = ndr_pull_struct_blob(
+		&global->backend_cookie,
+		talloc_tos(),
+		&cookie,
+		(ndr_pull_flags_fn_t)ndr_pull_vfs_default_durable_cookie);
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		return 0;
+	}
+	until = global->disconnect_time +
+		(NTTIME)global->durable_timeout_msec * 10000;
+	scavenger_schedule(cookie.id, global->open_persistent_id, until);
+	return 0;
+}
+
+void ds_return_begin(struct ds_parent *parent)
+{
+	struct keeper_holding *list = NULL;
+	struct ds_peer *peer = NULL;
+	struct ds_return *ret = NULL;
+	json_t *info = NULL;
+	size_t num = 0;
+	size_t i;
+	int err;
+
+	if (parent->keeper == NULL) {
+		return;
+	}
+	err = keeper_list(parent, parent->keeper, &list, &num);
+	if (err != 0) {
+		DBG_ERR("cannot ask the keeper what it holds: %s\n",
+			keeper_error(parent->keeper));
+		return;
+	}
+	if (num == 0) {
+		TALLOC_FREE(list);
+		return;
+	}
+
+	ret = talloc_zero(parent, struct ds_return);
+	if (ret == NULL) {
+		return;
+	}
+	ret->lost = json_array();
+	talloc_set_destructor(ret, ds_return_destructor);
+	parent->ret = ret;
+
+	err = keeper_take(parent,
+			  parent->keeper,
+			  "smbd",
+			  &info,
+			  &parent->listeners,
+			  &parent->num_listeners);
+	if (err == 0) {
+		ret->restart = true;
+		ret->begun = ds_json_int(info, "begun");
+		json_array_extend(ret->lost, json_object_get(info, "lost"));
+		json_decref(info);
+	}
+
+	for (i = 0; i < num; i++) {
+		if (strncmp(list[i].label, "client-", 7) == 0) {
+			ds_return_one(parent, &list[i]);
+		}
+	}
+	TALLOC_FREE(list);
+
+	ds_return_wait(parent);
+
+	if (ret->restart) {
+		(void)smbXsrv_open_global_traverse(
+			ds_return_scavenger_fn, NULL);
+	}
+
+	/* smbd has the databases open itself */
+	(void)keeper_unguard(parent->keeper);
+
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		parent->smbd->add_child(peer->pid);
+		peer->state = DS_PEER_RUNNING;
+		ds_peer_send(peer, json_pack("{ss}", "op", "thaw"));
+	}
+	ds_return_check(parent);
+}

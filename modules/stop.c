@@ -1,0 +1,500 @@
+/*
+   durable_state: the end of smbd with its clients kept
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "smbd/smbd.h"
+#include "smbd/globals.h"
+#include "smbd/durable_hooks.h"
+#include "messages.h"
+#include "lib/util/server_id.h"
+#include "keeper/keeper_client.h"
+#include "options.h"
+#include "parent.h"
+
+/*
+ * 1. Freeze: every client comes to rest. Nobody has ended yet, so what
+ *    each has in the databases is still somebody's.
+ * 2. Barrier: a change that one client made and another one waits for is
+ *    on its way through notifyd. When that answers, all before is out.
+ * 3. Capture: each client writes its image and gives it to the keeper,
+ *    with its sockets and files.
+ * 4. The parent gives its listening sockets, and ends; with it the rest.
+ */
+
+/* Beyond what a child allows itself, before it is given up */
+#define DS_STOP_GRACE 2
+
+/* How long notifyd may take */
+#define DS_BARRIER_USECS 500000
+
+/* Writing all images */
+#define DS_CAPTURE_SECONDS 10
+
+struct ds_stop {
+	struct ds_parent *parent;
+	bool force;
+	NTTIME begun;
+	struct tevent_timer *timer;
+	bool barrier;
+	bool capturing;
+	unsigned int num_held;
+	unsigned int num_failed;
+	/* of {"client":…,"reason":…} */
+	json_t *lost;
+	ds_stop_progress_fn fn;
+	void *private_data;
+};
+
+static void ds_stop_next(struct ds_stop *stop);
+
+static int ds_stop_destructor(struct ds_stop *stop)
+{
+	json_decref(stop->lost);
+	return 0;
+}
+
+static void ds_stop_tell(struct ds_stop *stop, json_t *line)
+{
+	if (stop->fn != NULL) {
+		stop->fn(stop->private_data, line);
+	}
+	json_decref(line);
+}
+
+void ds_stop_forget(struct ds_parent *parent, void *private_data)
+{
+	struct ds_stop *stop = parent->stop;
+
+	if ((stop != NULL) && (stop->private_data == private_data)) {
+		stop->fn = NULL;
+		stop->private_data = NULL;
+	}
+}
+
+static void ds_stop_listener_off(int fd,
+				 struct tevent_fd *fde,
+				 void *private_data)
+{
+	TEVENT_FD_NOT_READABLE(fde);
+}
+
+static void ds_stop_listener_on(int fd,
+				struct tevent_fd *fde,
+				void *private_data)
+{
+	TEVENT_FD_READABLE(fde);
+}
+
+/*
+ * All is as it was before.
+ */
+static void ds_stop_abort(struct ds_stop *stop, const char *reason)
+{
+	struct ds_parent *parent = stop->parent;
+	struct ds_peer *peer = NULL;
+
+	DBG_ERR("smbd goes on, nothing has happened: %s\n", reason);
+
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		peer->state = DS_PEER_RUNNING;
+		ds_peer_send(peer, json_pack("{ss}", "op", "thaw"));
+	}
+	if (parent->keeper != NULL) {
+		(void)keeper_unguard(parent->keeper);
+	}
+	parent->smbd->listeners(ds_stop_listener_on, NULL);
+
+	parent->stop = NULL;
+	ds_stop_tell(stop,
+		     json_pack("{sb ss}", "ok", false, "error", reason));
+	TALLOC_FREE(stop);
+}
+
+struct ds_stop_fds {
+	int *fds;
+	size_t num;
+};
+
+static void ds_stop_listener_add(int fd,
+				 struct tevent_fd *fde,
+				 void *private_data)
+{
+	struct ds_stop_fds *state = private_data;
+	int *fds = talloc_realloc(
+		talloc_tos(), state->fds, int, state->num + 1);
+
+	if (fds != NULL) {
+		state->fds = fds;
+		state->fds[state->num] = fd;
+		state->num += 1;
+	}
+}
+
+static void ds_stop_end(struct ds_stop *stop)
+{
+	struct ds_parent *parent = stop->parent;
+	struct ds_stop_fds listeners = { .num = 0 };
+	json_t *info = NULL;
+	int ret;
+
+	parent->smbd->listeners(ds_stop_listener_add, &listeners);
+
+	info = json_pack("{sI sO}",
+			 "begun", (json_int_t)stop->begun,
+			 "lost", stop->lost);
+	ret = keeper_put(parent->keeper,
+			 "smbd",
+			 info,
+			 listeners.fds,
+			 listeners.num);
+	json_decref(info);
+	if (ret == 0) {
+		ret = keeper_hold(parent->keeper, parent->config->hold_time);
+	}
+	if (ret != 0) {
+		ds_stop_abort(stop, keeper_error(parent->keeper));
+		return;
+	}
+
+	DBG_ERR("smbd ends. The keeper holds %u connections for %u seconds; "
+		"%u are cut off.\n",
+		stop->num_held,
+		parent->config->hold_time,
+		stop->num_failed);
+	ds_stop_tell(stop,
+		     json_pack("{sb sI sI}",
+			       "ok", true,
+			       "connections", (json_int_t)stop->num_held,
+			       "failed", (json_int_t)stop->num_failed));
+
+	/* the children find the ends of their sockets closed */
+	exit_server_cleanly("termination signal");
+}
+
+static void ds_stop_timeout(struct tevent_context *ev,
+			    struct tevent_timer *te,
+			    struct timeval now,
+			    void *private_data)
+{
+	struct ds_stop *stop = talloc_get_type_abort(
+		private_data, struct ds_stop);
+	struct ds_peer *peer = NULL;
+
+	TALLOC_FREE(stop->timer);
+
+	if (stop->barrier) {
+		DBG_WARNING("notifyd does not answer: clients may miss a "
+			    "change in a directory that they watch\n");
+		stop->barrier = false;
+		ds_stop_next(stop);
+		return;
+	}
+
+	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
+		if ((peer->state == DS_PEER_FREEZING) ||
+		    (peer->state == DS_PEER_CAPTURING))
+		{
+			json_t *json = json_pack("{ss}",
+				"reason", "the process does not answer");
+
+			ds_stop_peer(peer, "failed", json);
+			json_decref(json);
+			if (stop->parent->stop != stop) {
+				return;
+			}
+		}
+	}
+}
+
+static bool ds_stop_timer(struct ds_stop *stop, struct timeval end)
+{
+	TALLOC_FREE(stop->timer);
+	stop->timer = tevent_add_timer(
+		stop->parent->ev, stop, end, ds_stop_timeout, stop);
+	return (stop->timer != NULL);
+}
+
+static size_t ds_stop_count(const struct ds_stop *stop,
+			    enum ds_peer_state state)
+{
+	const struct ds_peer *peer = NULL;
+	size_t num = 0;
+
+	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
+		num += (peer->state == state) ? 1 : 0;
+	}
+	return num;
+}
+
+static void ds_stop_pong(struct messaging_context *msg_ctx,
+			 void *private_data,
+			 uint32_t msg_type,
+			 struct server_id src,
+			 DATA_BLOB *data)
+{
+	struct ds_stop *stop = talloc_get_type_abort(
+		private_data, struct ds_stop);
+
+	if (!stop->barrier) {
+		return;
+	}
+	stop->barrier = false;
+	TALLOC_FREE(stop->timer);
+	ds_stop_next(stop);
+}
+
+/*
+ * True if the answer is to be waited for.
+ */
+static bool ds_stop_barrier(struct ds_stop *stop)
+{
+	struct ds_parent *parent = stop->parent;
+	NTSTATUS status;
+
+	status = messaging_register(
+		parent->msg_ctx, stop, MSG_PONG, ds_stop_pong);
+	if (!NT_STATUS_IS_OK(status)) {
+		return false;
+	}
+	status = messaging_send(parent->msg_ctx,
+				parent->smbd->notifyd(),
+				MSG_PING,
+				&data_blob_null);
+	if (!NT_STATUS_IS_OK(status)) {
+		/* ended by the same signal as we */
+		return false;
+	}
+	return ds_stop_timer(
+		stop, timeval_current_ofs(0, DS_BARRIER_USECS));
+}
+
+static void ds_stop_capture(struct ds_stop *stop)
+{
+	struct ds_peer *peer = NULL;
+
+	stop->capturing = true;
+
+	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
+		NTSTATUS status;
+
+		if (peer->state != DS_PEER_QUIET) {
+			continue;
+		}
+		peer->state = DS_PEER_CAPTURING;
+		status = messaging_send(stop->parent->msg_ctx,
+					pid_to_procid(peer->pid),
+					MSG_DS_CAPTURE,
+					&data_blob_null);
+		if (!NT_STATUS_IS_OK(status)) {
+			DBG_WARNING("cannot reach process %d: %s\n",
+				    (int)peer->pid,
+				    nt_errstr(status));
+		}
+	}
+	if (!ds_stop_timer(stop, timeval_current_ofs(DS_CAPTURE_SECONDS, 0))) {
+		ds_stop_abort(stop, "out of memory");
+	}
+}
+
+static void ds_stop_next(struct ds_stop *stop)
+{
+	if (ds_stop_count(stop, DS_PEER_FREEZING) != 0) {
+		return;
+	}
+	if (!stop->force && (stop->num_failed != 0)) {
+		ds_stop_abort(stop, "not all clients can be kept");
+		return;
+	}
+	if (stop->barrier) {
+		return;
+	}
+	if (!stop->capturing) {
+		ds_stop_capture(stop);
+		if (stop->parent->stop != stop) {
+			return;
+		}
+	}
+	if (ds_stop_count(stop, DS_PEER_CAPTURING) != 0) {
+		return;
+	}
+	ds_stop_end(stop);
+}
+
+void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
+{
+	struct ds_stop *stop = peer->parent->stop;
+	const char *client = (peer->client != NULL) ? peer->client : "?";
+	const char *reason = NULL;
+	bool all_quiet;
+
+	if (stop == NULL) {
+		return;
+	}
+
+	if (strequal(op, "quiet") && (peer->state == DS_PEER_FREEZING)) {
+		peer->state = DS_PEER_QUIET;
+		ds_stop_tell(stop,
+			     json_pack("{s{ss ss ss}}",
+				       "progress",
+				       "client", client,
+				       "state", "frozen",
+				       "reason", ""));
+	} else if (strequal(op, "held") &&
+		   (peer->state == DS_PEER_CAPTURING)) {
+		peer->state = DS_PEER_HELD;
+		stop->num_held += 1;
+	} else if (strequal(op, "failed") && (peer->state != DS_PEER_FAILED)) {
+		peer->state = DS_PEER_FAILED;
+		stop->num_failed += 1;
+		reason = ds_json_string(json, "reason");
+		json_array_append_new(
+			stop->lost,
+			json_pack("{ss ss}",
+				  "client", client,
+				  "reason", reason != NULL ? reason : ""));
+		ds_stop_tell(stop,
+			     json_pack("{s{ss ss ss}}",
+				       "progress",
+				       "client", client,
+				       "state", "failed",
+				       "reason",
+				       reason != NULL ? reason : ""));
+	} else if (strequal(op, "gone")) {
+		/* its client has gone, or it was cut off */
+		peer->state = DS_PEER_FAILED;
+	}
+
+	all_quiet = (ds_stop_count(stop, DS_PEER_FREEZING) == 0);
+	if (all_quiet && !stop->capturing && !stop->barrier &&
+	    (stop->force || (stop->num_failed == 0)))
+	{
+		stop->barrier = ds_stop_barrier(stop);
+	}
+	ds_stop_next(stop);
+}
+
+static int ds_stop_guard(struct ds_parent *parent)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	/* all that is cleared when the first smbd opens it */
+	static const char *names[] = {
+		"locking.tdb",
+		"brlock.tdb",
+		"leases.tdb",
+		"smbXsrv_version_global.tdb",
+		"smbXsrv_client_global.tdb",
+		"smbXsrv_session_global.tdb",
+		"smbXsrv_tcon_global.tdb",
+		"smbXsrv_open_global.tdb",
+		"g_lock.tdb",
+	};
+	const char *paths[ARRAY_SIZE(names)];
+	size_t i;
+	int ret;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		paths[i] = lock_path(frame, names[i]);
+		if (paths[i] == NULL) {
+			TALLOC_FREE(frame);
+			return ENOMEM;
+		}
+	}
+	ret = keeper_guard(parent->keeper, paths, ARRAY_SIZE(paths));
+	TALLOC_FREE(frame);
+	return ret;
+}
+
+static void ds_stop_first(struct tevent_context *ev,
+			  struct tevent_immediate *im,
+			  void *private_data)
+{
+	struct ds_stop *stop = talloc_get_type_abort(
+		private_data, struct ds_stop);
+
+	TALLOC_FREE(im);
+	ds_stop_next(stop);
+}
+
+const char *ds_stop_begin(struct ds_parent *parent,
+			  unsigned int timeout,
+			  bool force,
+			  ds_stop_progress_fn fn,
+			  void *private_data)
+{
+	struct ds_stop *stop = NULL;
+	struct ds_peer *peer = NULL;
+	struct tevent_immediate *im = NULL;
+	struct timeval tv = timeval_current();
+	int ret;
+
+	if (parent->stop != NULL) {
+		return "smbd is about to end already";
+	}
+	if (!parent->config_ok) {
+		return "an option in smb.conf is wrong, smbd's log says which";
+	}
+	if (parent->keeper == NULL) {
+		return "the keeper (durable_stated) is not running";
+	}
+	if (parent->ret != NULL) {
+		return "clients are still being brought back";
+	}
+
+	stop = talloc(parent, struct ds_stop);
+	if (stop == NULL) {
+		return "out of memory";
+	}
+	*stop = (struct ds_stop) {
+		.parent = parent,
+		.force = force,
+		.begun = timeval_to_nttime(&tv),
+		.lost = json_array(),
+		.fn = fn,
+		.private_data = private_data,
+	};
+	talloc_set_destructor(stop, ds_stop_destructor);
+
+	ret = ds_stop_guard(parent);
+	if (ret != 0) {
+		TALLOC_FREE(stop);
+		return keeper_error(parent->keeper);
+	}
+	im = tevent_create_immediate(stop);
+	if ((im == NULL) ||
+	    !ds_stop_timer(stop,
+			   timeval_current_ofs(timeout + DS_STOP_GRACE, 0)))
+	{
+		TALLOC_FREE(stop);
+		return "out of memory";
+	}
+
+	parent->smbd->listeners(ds_stop_listener_off, NULL);
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		peer->state = DS_PEER_FREEZING;
+		ds_peer_send(peer,
+			     json_pack("{ss sI}",
+				       "op", "freeze",
+				       "timeout", (json_int_t)timeout));
+	}
+	parent->stop = stop;
+
+	/* there may be no client at all */
+	tevent_schedule_immediate(im, parent->ev, ds_stop_first, stop);
+	return NULL;
+}
