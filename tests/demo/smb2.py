@@ -122,6 +122,11 @@ class Client:
             raise Disconnected(f"connection lost: {e.strerror}") from None
         return mid
 
+    def _readable(self, seconds):
+        """True if something arrives in time, or has been read already."""
+        return bool(self._buffer or
+                    select.select([self._sock], [], [], seconds)[0])
+
     def _bytes(self, count):
         while len(self._buffer) < count:
             try:
@@ -165,7 +170,7 @@ class Client:
     def answered(self, mid, seconds):
         """True if the reply is there within that time."""
         while mid not in self._replies:
-            if not select.select([self._sock], [], [], seconds)[0]:
+            if not self._readable(seconds):
                 return False
             self._receive()
         return True
@@ -285,7 +290,7 @@ class Client:
     def wait_break(self, seconds):
         """True if there is a lease break within that time."""
         while not self.breaks:
-            if not select.select([self._sock], [], [], seconds)[0]:
+            if not self._readable(seconds):
                 return False
             self._receive()
         return True
