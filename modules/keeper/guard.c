@@ -129,10 +129,11 @@ json_t *guard_save(const struct guard *g, struct handover_out *out)
 	json_t *array = json_array();
 
 	for (f = g->list; f != NULL; f = f->next) {
-		json_array_append_new(array,
-				      json_pack("{s:s, s:o}",
-						"path", f->path,
-						"fd", handover_give(out, f->fd)));
+		json_array_append_new(
+			array,
+			json_pack("{s:s, s:o}",
+				  "path", f->path,
+				  "fd", handover_give(out, f->fd)));
 	}
 	return array;
 }

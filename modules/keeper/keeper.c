@@ -142,11 +142,6 @@ void keeper_settle(struct keeper *k)
 	}
 }
 
-static void keeper_listen_handler(struct tevent_context *ev,
-				  struct tevent_fd *fde,
-				  uint16_t flags,
-				  void *private_data);
-
 static void keeper_listen_again(struct tevent_context *ev,
 				struct tevent_timer *te,
 				struct timeval now,

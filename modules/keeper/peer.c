@@ -258,7 +258,7 @@ static void peer_queue(struct keeper_peer *peer,
 	json_decref(json);
 
 	if (ret != 0) {
-		/* It waits for an answer that does not come: let it see an end */
+		/* It would wait for an answer that does not come */
 		DBG_ERR("Can't answer process %d: %s\n",
 			(int)peer->pid,
 			strerror(ret));
