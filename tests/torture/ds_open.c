@@ -682,43 +682,42 @@ done:
 	return ret;
 }
 
-/* The directory above an open file got another name. */
+/* Another client gave the directory above an open file another name. */
 static bool test_parent_renamed(struct torture_context *tctx,
-				struct ds_client *c)
+				struct ds_client *c1,
+				struct ds_client *c2)
 {
 	struct smb2_handle dir = { .data = { 0 } };
 	struct smb2_handle h = { .data = { 0 } };
 	NTSTATUS status;
 	bool ret = true;
 
-	CHECK_OK(smb2_util_mkdir(c->tree, DS_NAME("p1")));
-	CHECK_OK(ds_open_rw(c, DS_NAME("p1\\file"), &h));
-	CHECK_OK(smb2_util_write(c->tree, h, "data", 0, 4));
-	CHECK_OK(ds_open(c,
+	CHECK_OK(smb2_util_mkdir(c1->tree, DS_NAME("p1")));
+	CHECK_OK(ds_open_rw(c1, DS_NAME("p1\\file"), &h));
+	CHECK_OK(smb2_util_write(c1->tree, h, "data", 0, 4));
+	CHECK_OK(ds_open(c2,
 			 DS_NAME("p1"),
 			 SEC_STD_DELETE | SEC_FILE_READ_ATTRIBUTE,
 			 SHARE_ALL,
 			 NTCREATEX_DISP_OPEN,
 			 NTCREATEX_OPTIONS_DIRECTORY,
 			 &dir));
-	status = ds_rename(c, dir, DS_NAME("p2"));
+	status = ds_rename(c2, dir, DS_NAME("p2"));
 	if (NT_STATUS_EQUAL(status, NT_STATUS_ACCESS_DENIED)) {
-		ds_close(c, &dir);
-		ds_close(c, &h);
 		torture_skip(tctx, "strict rename\n");
 	}
 	CHECK_OK(status);
 
 	RESTART();
 
-	CHECK_DATA(c, h, "data");
-	CHECK_OK(smb2_util_write(c->tree, h, "DATA", 0, 4));
-	CHECK_DATA(c, h, "DATA");
-	CHECK_TRUE(ds_exists(c, DS_NAME("p2\\file")));
-	CHECK_TRUE(!ds_exists(c, DS_NAME("p1")));
+	CHECK_DATA(c1, h, "data");
+	CHECK_OK(smb2_util_write(c1->tree, h, "DATA", 0, 4));
+	CHECK_DATA(c1, h, "DATA");
+	CHECK_TRUE(ds_exists(c2, DS_NAME("p2\\file")));
+	CHECK_TRUE(!ds_exists(c2, DS_NAME("p1")));
 done:
-	ds_close(c, &dir);
-	ds_close(c, &h);
+	ds_close(c2, &dir);
+	ds_close(c1, &h);
 	return ret;
 }
 
@@ -870,7 +869,7 @@ void ds_open_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "open-delete-directory", test_delete_directory);
 	ds_add_test2(suite, "open-unlinked", test_unlinked);
 	ds_add_test2(suite, "open-renamed", test_renamed);
-	ds_add_test1(suite, "open-parent-renamed", test_parent_renamed);
+	ds_add_test2(suite, "open-parent-renamed", test_parent_renamed);
 	ds_add_test1(suite, "open-write-time", test_write_time);
 	ds_add_test1(suite, "open-two-handles", test_two_handles);
 	ds_add_test1(suite, "open-many", test_many);

@@ -83,45 +83,6 @@ done:
 	return ret;
 }
 
-static struct smb2_tree *ds_tcon(struct torture_context *tctx,
-				 struct ds_client *c,
-				 const char *share)
-{
-	const char *host = torture_setting_string(tctx, "host", NULL);
-	struct smb2_tree *tree = smb2_tree_init(c->session, c, false);
-	struct tevent_req *req = NULL;
-	NTSTATUS status;
-	bool ok;
-
-	req = smb2cli_tcon_send(tree,
-				tctx->ev,
-				c->transport->conn,
-				c->options.request_timeout * 1000,
-				c->session->smbXcli,
-				tree->smbXcli,
-				0, /* flags */
-				talloc_asprintf(tree,
-						"\\\\%s\\%s",
-						host,
-						share));
-	if (req == NULL) {
-		goto fail;
-	}
-	ok = tevent_req_poll_ntstatus(req, tctx->ev, &status);
-	if (ok) {
-		status = smb2cli_tcon_recv(req);
-	}
-	TALLOC_FREE(req);
-	if (!NT_STATUS_IS_OK(status)) {
-		torture_comment(tctx, "%s: %s\n", share, nt_errstr(status));
-		goto fail;
-	}
-	return tree;
-fail:
-	TALLOC_FREE(tree);
-	return NULL;
-}
-
 static NTSTATUS ds_open_tree(struct smb2_tree *tree,
 			     const char *fname,
 			     struct smb2_handle *h)
@@ -434,7 +395,11 @@ done:
 static bool test_encryption(struct torture_context *tctx,
 			    struct ds_client *c)
 {
+	const struct ds_connect_params params = {
+		.flags = DS_CONNECT_SIGN | DS_CONNECT_RELAY,
+	};
 	struct smb2_handle h = { .data = { 0 } };
+	struct ds_client *c2 = NULL;
 	NTSTATUS status;
 	bool ret = true;
 	size_t num;
@@ -443,22 +408,26 @@ static bool test_encryption(struct torture_context *tctx,
 	if (ds_protocol(c) < PROTOCOL_SMB3_00) {
 		torture_skip(tctx, "encryption needs SMB 3.00\n");
 	}
-	status = smb2cli_session_encryption_on(c->session->smbXcli);
+	c2 = ds_connect(tctx, tctx, &params);
+	CHECK_TRUE(c2 != NULL);
+	status = smb2cli_session_encryption_on(c2->session->smbXcli);
 	if (NT_STATUS_EQUAL(status, NT_STATUS_NOT_SUPPORTED)) {
+		TALLOC_FREE(c2);
 		torture_skip(tctx, "the server does not encrypt\n");
 	}
 	CHECK_OK(status);
-	CHECK_OK(ds_open_rw(c, DS_NAME("encryption"), &h));
+	CHECK_OK(ds_open_rw(c2, DS_NAME("encryption"), &h));
 	for (i = 0; i < 3; i++) {
-		CHECK_TRUE(ds_use_handle(tctx, c->tree, h, "encrypted"));
-		num = ds_relay_encrypted(c->relay);
+		CHECK_TRUE(ds_use_handle(tctx, c2->tree, h, "encrypted"));
+		num = ds_relay_encrypted(c2->relay);
 		RESTART();
-		CHECK_TRUE(ds_use_handle(tctx, c->tree, h, "encrypted"));
-		CHECK_TRUE(ds_relay_encrypted(c->relay) > num);
+		CHECK_TRUE(ds_use_handle(tctx, c2->tree, h, "encrypted"));
+		CHECK_TRUE(ds_relay_encrypted(c2->relay) > num);
 	}
-	CHECK_TRUE(ds_relay_nonces_unique(c->relay));
+	CHECK_TRUE(ds_relay_nonces_unique(c2->relay));
+	CHECK_TRUE(ds_check_connection(tctx, c2));
 done:
-	ds_close(c, &h);
+	TALLOC_FREE(c2);
 	return ret;
 }
 
@@ -564,7 +533,7 @@ void ds_session_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "session-anonymous", test_anonymous);
 	ds_add_test1(suite, "session-expiry", test_expiry);
 	ds_add_test1(suite, "session-signing", test_signing);
-	ds_add_relay_test1(suite, "session-encryption", test_encryption);
+	ds_add_test1(suite, "session-encryption", test_encryption);
 	ds_add_test1(suite, "tcon-many", test_tcons);
 	ds_add_test1(suite, "tcon-disconnect", test_tcon_disconnect);
 	ds_add_test1(suite, "tcon-new", test_tcon_new);

@@ -114,6 +114,47 @@ bool ds_wait_interim(struct torture_context *tctx, struct smb2_request *req)
 	return req->cancel.can_cancel && !ds_req_done(req);
 }
 
+bool ds_still_waiting(struct torture_context *tctx, struct smb2_request *req)
+{
+	return !ds_wait_req(tctx, req, 300);
+}
+
+NTSTATUS ds_cancel(struct torture_context *tctx, struct smb2_request *req)
+{
+	NTSTATUS status;
+
+	status = smb2_cancel(req);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (!ds_wait_req(tctx, req, DS_WAIT_MSEC)) {
+		return NT_STATUS_IO_TIMEOUT;
+	}
+	return smb2_request_destroy(req);
+}
+
+bool ds_check_async_id(struct torture_context *tctx,
+		       struct ds_client *c,
+		       struct smb2_request *req)
+{
+	uint64_t interim_id;
+	uint64_t final_id;
+
+	if (!ds_relay_interim_id(c->relay, &interim_id)) {
+		torture_comment(tctx, "async ids are encrypted\n");
+		return true;
+	}
+	torture_assert(tctx,
+		       req->state == SMB2_REQUEST_DONE,
+		       "there is no final response");
+	torture_assert(tctx,
+		       IVAL(req->in.hdr, SMB2_HDR_FLAGS) & SMB2_HDR_FLAG_ASYNC,
+		       "the final response is not asynchronous");
+	final_id = BVAL(req->in.hdr, SMB2_HDR_ASYNC_ID);
+	torture_assert_u64_equal(tctx, final_id, interim_id, "async id");
+	return true;
+}
+
 struct ds_break_cond {
 	struct ds_client *c;
 	unsigned count;
@@ -412,6 +453,46 @@ NTSTATUS ds_echo(struct ds_client *c)
 	return smb2_keepalive(c->transport);
 }
 
+/* A further tree connect of the session; NULL if it fails. */
+struct smb2_tree *ds_tcon(struct torture_context *tctx,
+			  struct ds_client *c,
+			  const char *share)
+{
+	const char *host = torture_setting_string(tctx, "host", NULL);
+	struct smb2_tree *tree = smb2_tree_init(c->session, c, false);
+	struct tevent_req *req = NULL;
+	NTSTATUS status;
+	bool ok;
+
+	req = smb2cli_tcon_send(tree,
+				tctx->ev,
+				c->transport->conn,
+				c->options.request_timeout * 1000,
+				c->session->smbXcli,
+				tree->smbXcli,
+				0, /* flags */
+				talloc_asprintf(tree,
+						"\\\\%s\\%s",
+						host,
+						share));
+	if (req == NULL) {
+		goto fail;
+	}
+	ok = tevent_req_poll_ntstatus(req, tctx->ev, &status);
+	if (ok) {
+		status = smb2cli_tcon_recv(req);
+	}
+	TALLOC_FREE(req);
+	if (!NT_STATUS_IS_OK(status)) {
+		torture_comment(tctx, "%s: %s\n", share, nt_errstr(status));
+		goto fail;
+	}
+	return tree;
+fail:
+	TALLOC_FREE(tree);
+	return NULL;
+}
+
 /* The connection is the one that was made, and it works. */
 bool ds_check_connection(struct torture_context *tctx, struct ds_client *c)
 {
@@ -436,15 +517,30 @@ bool ds_check_connection(struct torture_context *tctx, struct ds_client *c)
 struct ds_restart {
 	pid_t pid;
 	int wstatus;
+	unsigned timeout;
 	const char *cmd;
 };
 
 /* How many restarts the running test has made. */
 static unsigned ds_restarts;
 
+static unsigned ds_restart_timeout(struct torture_context *tctx)
+{
+	return torture_setting_int(tctx, "restart_timeout", 60);
+}
+
+/*
+ * A test that failed in the middle leaves the restart to its end: the next
+ * one needs the server.
+ */
 static int ds_restart_destructor(struct ds_restart *r)
 {
-	if (ds_restart_running(r)) {
+	struct timeval end = timeval_current_ofs(r->timeout, 0);
+
+	while (ds_restart_running(r) && !timeval_expired(&end)) {
+		smb_msleep(10);
+	}
+	if (r->pid != 0) {
 		kill(r->pid, SIGKILL);
 		waitpid(r->pid, &r->wstatus, 0);
 	}
@@ -486,6 +582,7 @@ struct ds_restart *ds_restart_start(struct torture_context *tctx)
 		return NULL;
 	}
 	r->cmd = cmd;
+	r->timeout = ds_restart_timeout(tctx);
 	r->pid = fork();
 	if (r->pid == -1) {
 		torture_result(tctx,
@@ -520,13 +617,13 @@ bool ds_restart_running(struct ds_restart *r)
 
 bool ds_restart_wait(struct torture_context *tctx, struct ds_restart *r)
 {
-	unsigned timeout = torture_setting_int(tctx, "restart_timeout", 60);
-	struct timeval end = timeval_current_ofs(timeout, 0);
+	struct timeval end;
 	bool ok;
 
 	if (r == NULL) {
 		return false;
 	}
+	end = timeval_current_ofs(r->timeout, 0);
 
 	while (ds_restart_running(r)) {
 		if (timeval_expired(&end)) {
@@ -534,7 +631,8 @@ bool ds_restart_wait(struct torture_context *tctx, struct ds_restart *r)
 				       TORTURE_FAIL,
 				       "'%s' runs for more than %u seconds\n",
 				       r->cmd,
-				       timeout);
+				       r->timeout);
+			kill(r->pid, SIGKILL);
 			TALLOC_FREE(r);
 			return false;
 		}

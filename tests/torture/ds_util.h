@@ -84,6 +84,9 @@ struct ds_connect_params {
 struct ds_client *ds_connect(struct torture_context *tctx,
 			     TALLOC_CTX *mem_ctx,
 			     const struct ds_connect_params *params);
+struct smb2_tree *ds_tcon(struct torture_context *tctx,
+			  struct ds_client *c,
+			  const char *share);
 bool ds_check_connection(struct torture_context *tctx, struct ds_client *c);
 enum protocol_types ds_protocol(struct ds_client *c);
 
@@ -105,6 +108,14 @@ bool ds_wait_break(struct torture_context *tctx,
 		   struct ds_client *c,
 		   unsigned count);
 NTSTATUS ds_echo(struct ds_client *c);
+/* The request is still waiting, and stays so for a while. */
+bool ds_still_waiting(struct torture_context *tctx, struct smb2_request *req);
+/* Cancels the request; the status is that of the request. */
+NTSTATUS ds_cancel(struct torture_context *tctx, struct smb2_request *req);
+/* What an interim response promised: the final one has the same async id. */
+bool ds_check_async_id(struct torture_context *tctx,
+		       struct ds_client *c,
+		       struct smb2_request *req);
 
 void ds_fill(uint8_t *buf, size_t len, uint32_t seed);
 NTSTATUS ds_create_file(struct ds_client *c,

@@ -1,0 +1,377 @@
+/*
+   Unix SMB/CIFS implementation.
+
+   smb2.durable-state: durable handles and replayed creates
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "libcli/security/security.h"
+#include "torture/durable_state/ds_util.h"
+
+#define DS_KEY 0x1122334455667788ULL
+
+/* What a client asked for, and has to name when it comes back. */
+struct ds_durable {
+	struct smb2_handle h;
+	struct GUID create_guid;
+	struct GUID client_guid;
+	struct smb2_create io;
+	struct smb2_lease lease;
+	bool v2;
+};
+
+enum ds_durable_kind {
+	DS_DURABLE_OPLOCK,
+	DS_DURABLE_LEASE,
+};
+
+/* False: the handle is not durable, the caller skips the test. */
+static bool ds_durable_open(struct torture_context *tctx,
+			    struct ds_client *c,
+			    const char *fname,
+			    bool v2,
+			    enum ds_durable_kind kind,
+			    uint32_t timeout,
+			    struct ds_durable *d)
+{
+	NTSTATUS status;
+
+	*d = (struct ds_durable) {
+		.create_guid = GUID_random(),
+		.client_guid = c->options.client_guid,
+		.v2 = v2,
+	};
+	if (kind == DS_DURABLE_LEASE) {
+		smb2_lease_create_share(&d->io,
+					&d->lease,
+					false,
+					fname,
+					smb2_util_share_access("RWD"),
+					DS_KEY,
+					smb2_util_lease_state("RWH"));
+	} else {
+		smb2_oplock_create_share(&d->io,
+					 fname,
+					 smb2_util_share_access("RWD"),
+					 SMB2_OPLOCK_LEVEL_BATCH);
+	}
+	d->io.in.durable_open = !v2;
+	d->io.in.durable_open_v2 = v2;
+	d->io.in.create_guid = d->create_guid;
+	d->io.in.timeout = timeout;
+
+	status = smb2_create(c->tree, tctx, &d->io);
+	if (!NT_STATUS_IS_OK(status)) {
+		torture_comment(tctx, "%s: %s\n", fname, nt_errstr(status));
+		return false;
+	}
+	d->h = d->io.out.file.handle;
+	return v2 ? d->io.out.durable_open_v2 : d->io.out.durable_open;
+}
+
+static NTSTATUS ds_durable_reconnect(struct torture_context *tctx,
+				     struct ds_client *c,
+				     struct ds_durable *d)
+{
+	struct smb2_create io = {
+		.in.fname = d->io.in.fname,
+		.in.lease_request = d->io.in.lease_request,
+		.in.oplock_level = d->io.in.oplock_level,
+	};
+	NTSTATUS status;
+
+	if (d->v2) {
+		io.in.durable_handle_v2 = &d->h;
+		io.in.create_guid = d->create_guid;
+	} else {
+		io.in.durable_handle = &d->h;
+	}
+	status = smb2_create(c->tree, tctx, &io);
+	if (NT_STATUS_IS_OK(status)) {
+		d->h = io.out.file.handle;
+		d->io.out = io.out;
+	}
+	return status;
+}
+
+#define CHECK_DURABLE(c, dialect) do { \
+	if (ds_protocol(c) < (dialect)) { \
+		torture_skip(tctx, "the dialect has no such handles\n"); \
+	} \
+} while (0)
+
+/*
+ * The client is away when smbd is restarted, and comes back afterwards with
+ * another connection.
+ */
+static bool ds_away(struct torture_context *tctx,
+		    struct ds_client *c2,
+		    bool v2,
+		    enum ds_durable_kind kind)
+{
+	struct ds_connect_params params = { .flags = 0 };
+	struct ds_client *c = NULL;
+	struct ds_durable d;
+	struct smb2_handle h2 = { .data = { 0 } };
+	struct smb2_handle zero = { .data = { 0 } };
+	DATA_BLOB data;
+	bool ret = true;
+
+	c = ds_connect(tctx, tctx, NULL);
+	CHECK_TRUE(c != NULL);
+	if (!ds_durable_open(tctx, c, DS_NAME("away"), v2, kind, 60000, &d)) {
+		TALLOC_FREE(c);
+		torture_skip(tctx, "the handle is not durable\n");
+	}
+	CHECK_OK(smb2_util_write(c->tree, d.h, "durable", 0, 7));
+	CHECK_OK(ds_lock(c, d.h, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
+	TALLOC_FREE(c);
+	ds_loop(tctx, 500);
+
+	RESTART();
+
+	params.client_guid = &d.client_guid;
+	c = ds_connect(tctx, tctx, &params);
+	CHECK_TRUE(c != NULL);
+	CHECK_OK(ds_durable_reconnect(tctx, c, &d));
+	if (kind == DS_DURABLE_LEASE) {
+		CHECK_VAL(d.io.out.lease_response.lease_state,
+			  smb2_util_lease_state("RWH"));
+	} else {
+		CHECK_VAL(d.io.out.oplock_level, SMB2_OPLOCK_LEVEL_BATCH);
+	}
+	CHECK_OK(ds_read(c, tctx, d.h, 0, 7, &data));
+	CHECK_VAL(data.length, 7);
+
+	/* its locks were kept as well */
+	CHECK_OK(ds_lock(c, d.h, 0, 4, SMB2_LOCK_FLAG_UNLOCK));
+	CHECK_OK(smb2_util_close(c->tree, d.h));
+	d.h = zero;
+	CHECK_OK(ds_open_rw(c2, DS_NAME("away"), &h2));
+	CHECK_OK(ds_lock(c2, h2, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
+done:
+	ds_close(c2, &h2);
+	TALLOC_FREE(c);
+	return ret;
+}
+
+static bool test_v1(struct torture_context *tctx, struct ds_client *c)
+{
+	CHECK_DURABLE(c, PROTOCOL_SMB2_02);
+	return ds_away(tctx, c, false, DS_DURABLE_OPLOCK);
+}
+
+static bool test_v1_lease(struct torture_context *tctx, struct ds_client *c)
+{
+	CHECK_DURABLE(c, PROTOCOL_SMB2_10);
+	return ds_away(tctx, c, false, DS_DURABLE_LEASE);
+}
+
+static bool test_v2(struct torture_context *tctx, struct ds_client *c)
+{
+	CHECK_DURABLE(c, PROTOCOL_SMB3_00);
+	return ds_away(tctx, c, true, DS_DURABLE_OPLOCK);
+}
+
+static bool test_v2_lease(struct torture_context *tctx, struct ds_client *c)
+{
+	CHECK_DURABLE(c, PROTOCOL_SMB3_00);
+	return ds_away(tctx, c, true, DS_DURABLE_LEASE);
+}
+
+/* The server does not wait longer for a client because it was restarted. */
+static bool test_timeout(struct torture_context *tctx, struct ds_client *c2)
+{
+	struct ds_connect_params params = { .flags = 0 };
+	struct ds_client *c = NULL;
+	struct ds_durable d;
+	bool ret = true;
+
+	CHECK_DURABLE(c2, PROTOCOL_SMB3_00);
+	c = ds_connect(tctx, tctx, NULL);
+	CHECK_TRUE(c != NULL);
+	if (!ds_durable_open(tctx,
+			     c,
+			     DS_NAME("timeout"),
+			     true,
+			     DS_DURABLE_OPLOCK,
+			     6000,
+			     &d)) {
+		TALLOC_FREE(c);
+		torture_skip(tctx, "the handle is not durable\n");
+	}
+	CHECK_VAL(d.io.out.timeout, 6000);
+	TALLOC_FREE(c);
+	ds_loop(tctx, 3500);
+
+	RESTART();
+
+	/* half of it is over, the whole would end only 6 s from now */
+	ds_loop(tctx, 4000);
+	params.client_guid = &d.client_guid;
+	c = ds_connect(tctx, tctx, &params);
+	CHECK_TRUE(c != NULL);
+	CHECK_STATUS(ds_durable_reconnect(tctx, c, &d),
+		     NT_STATUS_OBJECT_NAME_NOT_FOUND);
+	CHECK_TRUE(ds_check_connection(tctx, c2));
+done:
+	TALLOC_FREE(c);
+	return ret;
+}
+
+/* A handle is durable still: its client can be cut off after the restart. */
+static bool ds_cut_off_later(struct torture_context *tctx,
+			     struct ds_client *c2,
+			     bool v2)
+{
+	struct ds_connect_params params = { .flags = 0 };
+	struct ds_client *c = NULL;
+	struct ds_durable d;
+	bool ret = true;
+
+	c = ds_connect(tctx, tctx, NULL);
+	CHECK_TRUE(c != NULL);
+	if (!ds_durable_open(tctx,
+			     c,
+			     DS_NAME("later"),
+			     v2,
+			     DS_DURABLE_OPLOCK,
+			     60000,
+			     &d)) {
+		TALLOC_FREE(c);
+		torture_skip(tctx, "the handle is not durable\n");
+	}
+
+	RESTART();
+
+	CHECK_OK(smb2_util_write(c->tree, d.h, "durable", 0, 7));
+	CHECK_TRUE(ds_check_connection(tctx, c));
+	TALLOC_FREE(c);
+	ds_loop(tctx, 500);
+	params.client_guid = &d.client_guid;
+	c = ds_connect(tctx, tctx, &params);
+	CHECK_TRUE(c != NULL);
+	CHECK_OK(ds_durable_reconnect(tctx, c, &d));
+	CHECK_VAL(d.io.out.oplock_level, SMB2_OPLOCK_LEVEL_BATCH);
+	CHECK_OK(smb2_util_close(c->tree, d.h));
+done:
+	TALLOC_FREE(c);
+	return ret;
+}
+
+static bool test_v1_later(struct torture_context *tctx, struct ds_client *c)
+{
+	return ds_cut_off_later(tctx, c, false);
+}
+
+static bool test_v2_later(struct torture_context *tctx, struct ds_client *c)
+{
+	CHECK_DURABLE(c, PROTOCOL_SMB3_00);
+	return ds_cut_off_later(tctx, c, true);
+}
+
+/*
+ * MS-SMB2 3.3.5.9.10: a create that is sent again, because its reply was
+ * lost, gets the handle that the first one made.
+ */
+static bool test_replay(struct torture_context *tctx, struct ds_client *c)
+{
+	struct ds_durable d;
+	struct smb2_create io;
+	bool ret = true;
+
+	CHECK_DURABLE(c, PROTOCOL_SMB3_00);
+	if (!ds_durable_open(tctx,
+			     c,
+			     DS_NAME("replay"),
+			     true,
+			     DS_DURABLE_OPLOCK,
+			     60000,
+			     &d)) {
+		ds_close(c, &d.h);
+		torture_skip(tctx, "the handle is not durable\n");
+	}
+
+	RESTART();
+
+	io = d.io;
+	smb2cli_session_start_replay(c->session->smbXcli);
+	CHECK_OK(smb2_create(c->tree, tctx, &io));
+	smb2cli_session_stop_replay(c->session->smbXcli);
+	CHECK_TRUE(smb2_util_handle_equal(io.out.file.handle, d.h));
+	CHECK_VAL(io.out.create_action, d.io.out.create_action);
+	CHECK_VAL(io.out.oplock_level, d.io.out.oplock_level);
+	CHECK_VAL(io.out.durable_open_v2, d.io.out.durable_open_v2);
+	CHECK_VAL(c->brk.count, 0);
+	CHECK_OK(smb2_util_write(c->tree, d.h, "replay", 0, 6));
+done:
+	smb2cli_session_stop_replay(c->session->smbXcli);
+	ds_close(c, &d.h);
+	return ret;
+}
+
+/* Once the handle was used, the create can no longer be a replay. */
+static bool test_replay_used(struct torture_context *tctx,
+			     struct ds_client *c)
+{
+	struct ds_durable d;
+	struct smb2_create io;
+	NTSTATUS before, after;
+	bool ret = true;
+
+	CHECK_DURABLE(c, PROTOCOL_SMB3_00);
+	if (!ds_durable_open(tctx,
+			     c,
+			     DS_NAME("used"),
+			     true,
+			     DS_DURABLE_OPLOCK,
+			     60000,
+			     &d)) {
+		ds_close(c, &d.h);
+		torture_skip(tctx, "the handle is not durable\n");
+	}
+	CHECK_OK(smb2_util_write(c->tree, d.h, "used", 0, 4));
+	io = d.io;
+	smb2cli_session_start_replay(c->session->smbXcli);
+	before = smb2_create(c->tree, tctx, &io);
+	smb2cli_session_stop_replay(c->session->smbXcli);
+
+	RESTART();
+
+	io = d.io;
+	smb2cli_session_start_replay(c->session->smbXcli);
+	after = smb2_create(c->tree, tctx, &io);
+	smb2cli_session_stop_replay(c->session->smbXcli);
+	CHECK_STATUS(after, before);
+done:
+	ds_close(c, &d.h);
+	return ret;
+}
+
+void ds_durable_tests(struct torture_suite *suite)
+{
+	ds_add_test1(suite, "durable-v1", test_v1);
+	ds_add_test1(suite, "durable-v1-lease", test_v1_lease);
+	ds_add_test1(suite, "durable-v2", test_v2);
+	ds_add_test1(suite, "durable-v2-lease", test_v2_lease);
+	ds_add_test1(suite, "durable-timeout", test_timeout);
+	ds_add_test1(suite, "durable-v1-later", test_v1_later);
+	ds_add_test1(suite, "durable-v2-later", test_v2_later);
+	ds_add_test1(suite, "replay-create", test_replay);
+	ds_add_test1(suite, "replay-create-used", test_replay_used);
+}
