@@ -139,15 +139,15 @@ class Check:
             if info is None:
                 near = options.suggest(name)
                 self.add(IMPOSSIBLE, where,
-                         f"{setting.name}: unknown option, smbd does not "
-                         "start with it",
+                         f"{setting.name}: unknown option, nobody is "
+                         "protected until it is mended",
                          f"did you mean '{PREFIX}:{near}'?" if near
                          else f"see vfs_{PREFIX}(8)")
                 continue
             if normalise(setting.section) != "global":
-                self.add(IMPOSSIBLE, where,
-                         f"{setting.name}: holds for the whole server",
-                         "move it to [global]")
+                self.add(DEGRADED, where,
+                         f"{setting.name} has no effect in a share, it holds "
+                         "for the whole server", "move it to [global]")
             try:
                 info.parse(setting.value)
             except BadValue as e:

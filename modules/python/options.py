@@ -71,9 +71,9 @@ def _absolute_path(value):
 OptionInfo = namedtuple("OptionInfo", "name default parse")
 
 OPTIONS = (
-    OptionInfo("drain timeout", 5, _seconds(1, 3600)),
-    OptionInfo("hold time", 60, _seconds(1, 86400)),
-    OptionInfo("restore timeout", 20, _seconds(1, 3600)),
+    OptionInfo("drain timeout", 5, _seconds(1, 600)),
+    OptionInfo("hold time", 60, _seconds(1, 3600)),
+    OptionInfo("restore timeout", 20, _seconds(1, 600)),
     OptionInfo("on stop", "keep", _one_of("keep", "drop")),
     OptionInfo("unprotected", "cut", _one_of("cut", "veto")),
     # None: durable_stated in the directory of smbd
@@ -97,7 +97,7 @@ def suggest(name):
 def get(lp, name):
     """The value in effect, the default where smb.conf has none.
 
-    Raises BadValue, as smbd does not start with a wrong value either.
+    Raises BadValue, as smbd protects nobody with a wrong value either.
     """
     info = find(name)
     value = lp.get(f"{PREFIX}:{info.name}")
