@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 
+from waflib import Options
 from waflib.Context import Context
 
 top = '.'
@@ -36,11 +37,12 @@ def options(opt):
 
 # ---- Samba's waf
 
-def samba_waf(ctx, what, *args):
+def samba_waf(ctx, what, *args, **env):
     log = os.path.join(LOGS, '%s.log' % args[0])
     os.makedirs(LOGS, exist_ok=True)
     argv = [os.environ['PYTHON'], os.path.join(SCRIPTS, 'samba_waf'), *args]
-    if progress.run(what, argv, log, cwd=TREE) != 0:
+    if progress.run(what, argv, log, cwd=TREE,
+                    env=dict(os.environ, **env)) != 0:
         ctx.fatal('%s failed' % args[0])
 
 
@@ -56,21 +58,18 @@ def configure_tree(ctx, prefix, dirs=()):
     if stamp.is_current(mark, want):
         return
     stamp.forget(mark)
-    samba_waf(ctx, 'Configuring Samba for %s' % prefix, 'configure', *opts)
+    # A thousand test programs that no other run will ever find in the cache
+    samba_waf(ctx, 'Configuring Samba for %s' % prefix, 'configure', *opts,
+              CCACHE_DISABLE='1')
     stamp.write(mark, want)
 
 
 def build_tree(ctx, prefix, destdir=''):
     """Build what waf-scripts/targets lists and install it."""
-    args = ['install', '--targets=chosen', '-j%d' % ctx_jobs()]
+    args = ['install', '--targets=chosen', '-j%d' % Options.options.jobs]
     if destdir:
         args.append('--destdir=%s' % destdir)
     samba_waf(ctx, 'Building for %s' % prefix, *args)
-
-
-def ctx_jobs():
-    from waflib import Options
-    return Options.options.jobs
 
 
 def in_place(ctx):
@@ -137,7 +136,7 @@ class install(Context):
         # The same tree is configured for another prefix.  Only what has a
         # path compiled in is compiled again, some 30 files, and everything is
         # linked once more.  build/prefix stays as it is, and its stamp too.
-        from waflib.Options import options as opt
+        opt = Options.options
         prefix = os.path.abspath(opt.prefix)
         if prefix == RUN_PREFIX:
             return in_place(self)
