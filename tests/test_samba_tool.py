@@ -245,6 +245,7 @@ class ToolTestCase(unittest.TestCase):
                     f"state directory = {self.dir}\n"
                     f"cache directory = {self.dir}\n"
                     f"private dir = {self.dir}\n"
+                    f"pid directory = {self.dir}\n"
                     f"{global_text}{text}")
 
     def script(self, **script):
@@ -377,6 +378,24 @@ class StatusTests(ToolTestCase):
                            wrapper=("setpriv", "--reuid=65534",
                                     "--regid=65534", "--clear-groups"))
         self.assertIn("only root", err)
+
+    def test_without_module(self):
+        """A process of that name with a pid file and no control socket."""
+        path = os.path.join(self.dir, "smbd")
+        shutil.copy(shutil.which("sleep"), path)
+        process = subprocess.Popen([path, "100"])
+        self.processes.append(process)
+        with open(os.path.join(self.dir, "smbd.pid"), "w",
+                  encoding="ascii") as f:
+            f.write(f"{process.pid}\n")
+        expected = f"smbd (pid {process.pid}) runs without the module"
+        _, err = self.tool("status", code=1)
+        self.assertIn(expected, err)
+        _, err = self.tool("restart", code=2)
+        self.assertIn(expected, err)
+        out, _ = self.tool("check", code=2)
+        self.assertIn(f"error: smbd (pid {process.pid}): runs without", out)
+        self.assertIsNone(process.poll())
 
     def test_foreign_socket(self):
         """A socket that somebody else put there is not trusted."""
@@ -665,7 +684,7 @@ class CheckTests(ToolTestCase):
                         "vfs objects = durable_state streams_xattr\n")
         found = self.finding("not the last module")
         self.assertEqual(found["level"], "warning")
-        self.assertEqual(found["where"], f"{self.conf}:8: [a]")
+        self.assertEqual(found["where"], f"{self.conf}:9: [a]")
         self.assertEqual(found["advice"],
                          "vfs objects = streams_xattr durable_state")
 
@@ -678,13 +697,13 @@ class CheckTests(ToolTestCase):
         self.check(conf="[a]\npath=/\nvfs objects = durable_state\n"
                         "kernel oplocks = yes\n")
         self.assertEqual(self.finding("kernel oplocks")["where"],
-                         f"{self.conf}:9: [a]")
+                         f"{self.conf}:10: [a]")
 
     def test_smb1(self):
         self.check(conf="[a]\npath=/\nvfs objects = durable_state\n",
                    global_text="server min protocol = NT1\n")
         self.assertEqual(self.finding("clients that use SMB1")["where"],
-                         f"{self.conf}:6: [global]")
+                         f"{self.conf}:7: [global]")
 
     def test_only_smb1(self):
         self.check(conf="[a]\npath=/\nvfs objects = durable_state\n",
@@ -698,7 +717,7 @@ class CheckTests(ToolTestCase):
                         "durable_state:colour = red\n")
         found = self.finding("hold tiem")
         self.assertEqual(found["level"], "error")
-        self.assertEqual(found["where"], f"{self.conf}:6: [global]")
+        self.assertEqual(found["where"], f"{self.conf}:7: [global]")
         self.assertIn("'durable_state:hold time'", found["advice"])
         self.assertNotIn("did you", self.finding("colour")["advice"])
 

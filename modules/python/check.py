@@ -28,7 +28,7 @@ from samba.param import modules_dir, sbin_dir
 
 from . import options, sockets
 from .command import (DurableStateCommand, count, keeper_status, smbd_status,
-                      table)
+                      smbd_without_module, table)
 from .options import PREFIX, BadValue, normalise
 from .server import systemd_property, systemd_service
 from .smbconf import SmbConfText
@@ -252,6 +252,12 @@ class Check:
         smbd = smbd_status(self.lp)
         keeper = keeper_status(self.lp)
         if smbd is None:
+            pid = smbd_without_module(self.lp)
+            if pid is not None:
+                self.add(IMPOSSIBLE, f"smbd (pid {pid})",
+                         "runs without the module",
+                         "restart it once; its clients will notice that")
+                return
             self.add(NOTE, where,
                      "smbd is not running with this configuration: the "
                      "keeper was not checked"

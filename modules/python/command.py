@@ -77,6 +77,19 @@ def smbd_status(lp):
         return None
 
 
+def smbd_without_module(lp):
+    """The pid of a smbd that runs but has no control socket, or None."""
+    try:
+        with open(os.path.join(lp.get("pid directory"), "smbd.pid"),
+                  encoding="ascii") as f:
+            pid = int(f.read())
+        with open(f"/proc/{pid}/comm", encoding="ascii",
+                  errors="replace") as f:
+            return pid if f.read().startswith("smbd") else None
+    except (OSError, ValueError):
+        return None
+
+
 def keeper_status(lp):
     """The keeper's status and holdings, asked directly, None without one."""
     try:

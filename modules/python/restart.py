@@ -23,8 +23,9 @@ import time
 from samba.netcmd import CommandError, Option
 
 from . import options, sockets
-from .command import (DurableStateCommand, count, keeper_status,
-                      held_connections, lost_line, newest_event, smbd_status)
+from .command import (DurableStateCommand, count, held_connections,
+                      keeper_status, lost_line, newest_event, smbd_status,
+                      smbd_without_module)
 from .server import CannotRestart, Server, milliseconds_since
 from .sockets import Control, NotThere, PeerError
 
@@ -70,10 +71,16 @@ class cmd_durable_state_restart(DurableStateCommand):
 
         before = smbd_status(lp)
         if before is None:
+            pid = smbd_without_module(lp)
+            if pid is not None:
+                raise CommandError(
+                    f"smbd (pid {pid}) runs without the module, a restart "
+                    "would cut off all clients; clients were not touched. "
+                    "See 'samba-tool durable-state check'")
             raise CommandError(
-                "smbd is not running, or has no share with 'vfs objects = "
-                f"durable_state'; nothing listens in {sockets.directory(lp)}"
-                ". Start smbd as usual: it takes back what the keeper holds")
+                "smbd is not running: nothing listens in "
+                f"{sockets.directory(lp)}. Start it as usual: it takes back "
+                "what the keeper holds")
         if dry_run:
             return self.show_forecast(before)
 

@@ -23,7 +23,7 @@ from samba.netcmd import CommandError, Option
 
 from .command import (DurableStateCommand, count, held_connections,
                       keeper_status, lost_line, newest_event, size,
-                      smbd_status, table)
+                      smbd_status, smbd_without_module, table)
 
 
 class cmd_durable_state_status(DurableStateCommand):
@@ -43,7 +43,8 @@ class cmd_durable_state_status(DurableStateCommand):
     def work(self, lp):
         status = smbd_status(lp)
         if status is None:
-            return self.without_smbd(keeper_status(lp))
+            return self.without_smbd(keeper_status(lp),
+                                     smbd_without_module(lp))
         if self.json:
             status.pop("ok", None)
             self.print_json(status)
@@ -101,7 +102,8 @@ class cmd_durable_state_status(DurableStateCommand):
         for detail in event.get("lost_detail") or []:
             self.outf.write(lost_line(detail))
 
-    def without_smbd(self, keeper):
+    def without_smbd(self, keeper, pid):
+        """pid: of a smbd that has not loaded the module, or None"""
         events = (keeper or {}).get("events") or []
         held = held_connections((keeper or {}).get("list") or [])
         if self.json:
@@ -119,12 +121,15 @@ class cmd_durable_state_status(DurableStateCommand):
                 "events": events,
             })
             return 1
+        if pid is not None:
+            self.show_command_error(CommandError(
+                f"smbd (pid {pid}) runs without the module: no client is "
+                "protected; see 'samba-tool durable-state check'"))
+            return 1
         if keeper is None:
             self.show_command_error(CommandError(
-                "smbd is not running, or no share of it has 'vfs objects = "
-                "durable_state'; no keeper runs either, so nothing is held "
-                "for any client. Start smbd, or see 'samba-tool "
-                "durable-state check'"))
+                "smbd is not running, and no keeper either: nothing is held "
+                "for any client"))
             return 1
         self.message("smbd is not running; the keeper (pid "
                      f"{keeper.get('pid')}) holds {count(held, 'connection')}")
