@@ -43,6 +43,8 @@ enum ds_child_state {
 	DS_CHILD_QUIET,
 	/* reads nothing, and will be cut off */
 	DS_CHILD_FAILED,
+	/* being brought back: no event loop runs, so nothing is read */
+	DS_CHILD_RETURNING,
 };
 
 static struct ds_child {
@@ -185,6 +187,7 @@ bool ds_child_may_read(struct smbXsrv_connection *xconn)
 	}
 	switch (ds_child->state) {
 	case DS_CHILD_RUNNING:
+	case DS_CHILD_RETURNING:
 		return true;
 	case DS_CHILD_FREEZING:
 		return ds_pending_auth(xconn->client, xconn);
@@ -695,10 +698,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 		return;
 	}
 
-	ds_child->state = DS_CHILD_QUIET;
-	/* a connection that nothing was read from is readable now */
-	TEVENT_FD_NOT_READABLE(xconn->transport.fde);
-
+	ds_child->state = DS_CHILD_RETURNING;
 	status = ds_child_restore(xconn);
 	ds_held_close(ds_child->held);
 	TALLOC_FREE(ds_child->held);

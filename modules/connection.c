@@ -71,13 +71,14 @@ static NTSTATUS ds_restore_incoming(struct smbXsrv_connection *xconn,
 		&xconn->smb2.request_read_state;
 
 	while (incoming.length > 0) {
-		struct iovec *iov = &state->vector[0];
-		size_t n = MIN(incoming.length, iov->iov_len);
+		struct iovec *iov = state->vector;
 		NTSTATUS status;
+		size_t n;
 
-		if ((state->count == 0) || (n == 0)) {
+		if ((state->req == NULL) || (state->count == 0)) {
 			return NT_STATUS_INVALID_PARAMETER;
 		}
+		n = MIN(incoming.length, iov->iov_len);
 		memcpy(iov->iov_base, incoming.data, n);
 		incoming.data += n;
 		incoming.length -= n;

@@ -20,6 +20,7 @@
 #include "includes.h"
 #include "smbd/smbd.h"
 #include "dynconfig/dynconfig.h"
+#include "system/select.h"
 #include "system/wait.h"
 #include "lib/util/util_process.h"
 #include "keeper/keeper_client.h"
@@ -50,44 +51,57 @@ static void ds_keeper_gone(struct tevent_context *ev,
 }
 
 /*
- * It becomes a daemon in a session of its own; the process that we wait
- * for ends when it listens, or could not.
+ * It becomes a daemon in a session of its own, and closes the pipe when
+ * it listens. If it does not get that far the pipe is closed as well, and
+ * the connect that follows tells.
  */
 static int ds_keeper_spawn(struct ds_parent *parent)
 {
+	char *ready_option = NULL;
+	struct pollfd pfd = { .events = POLLIN, };
+	int ready[2];
 	pid_t pid;
-	int wstatus = 0;
 	int ret;
 
-	pid = fork();
-	if (pid == -1) {
+	ret = pipe(ready);
+	if (ret == -1) {
 		return errno;
 	}
+	ready_option = talloc_asprintf(
+		talloc_tos(), "--ready-signal-fd=%d", ready[1]);
+	if (ready_option == NULL) {
+		close(ready[0]);
+		close(ready[1]);
+		return ENOMEM;
+	}
+
+	pid = fork();
 	if (pid == 0) {
+		close(ready[0]);
 		execl(parent->config->keeper,
 		      parent->config->keeper,
 		      "-D",
 		      "-s",
 		      get_dyn_CONFIGFILE(),
+		      ready_option,
 		      (char *)NULL);
 		_exit(127);
 	}
+	ret = (pid == -1) ? errno : 0;
+	TALLOC_FREE(ready_option);
+	close(ready[1]);
 
-	do {
-		ret = waitpid(pid, &wstatus, 0);
-	} while ((ret == -1) && (errno == EINTR));
-
-	if (ret == -1) {
-		/* reaped by smbd's own handler: the connect will tell */
-		return 0;
+	pfd.fd = ready[0];
+	while ((ret == 0) &&
+	       (poll(&pfd, 1, DS_KEEPER_TIMEOUT_MS) == -1) &&
+	       (errno == EINTR)) {
+		/* the end of the process that became the daemon */
 	}
-	if (WIFEXITED(wstatus) && (WEXITSTATUS(wstatus) == 0)) {
-		return 0;
+	close(ready[0]);
+	if (pid > 0) {
+		(void)waitpid(pid, NULL, WNOHANG);
 	}
-	if (WIFEXITED(wstatus) && (WEXITSTATUS(wstatus) == 127)) {
-		return ENOENT;
-	}
-	return ECHILD;
+	return ret;
 }
 
 static int ds_keeper_connect(struct ds_parent *parent)
