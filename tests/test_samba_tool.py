@@ -499,6 +499,7 @@ class RestartTests(ToolTestCase):
         self.start(stop="garbage")
         _, err = self.tool("restart", code=2)
         self.assertIn("not a JSON object", err)
+        self.assertIn("still runs", err)
 
     def test_start_fails(self):
         self.start(second_start="fail", holdings=[

@@ -27,8 +27,10 @@ from .command import (DurableStateCommand, count, held_connections,
                       keeper_status, lost_line, newest_event, smbd_status,
                       smbd_without_module)
 from .server import CannotRestart, Server, milliseconds_since
-from .sockets import Control, NotThere, PeerError
+from .sockets import Control, NotThere, PeerError, Refused
 
+# From the end of a conversation to the end of the process.
+CLOSE_TIMEOUT = 2
 # smbd has nothing left to do but to end when it has answered "stop".
 END_TIMEOUT = 30
 # The new smbd reads its configuration and opens its databases first.
@@ -159,14 +161,19 @@ class cmd_durable_state_restart(DurableStateCommand):
         with control:
             try:
                 answer = control.stop(timeout, force, self.progress)
-            except PeerError as e:
-                if old.wait_end(0):
-                    raise CommandError(f"smbd (pid {old.pid}) ended while it "
-                                       f"handed over its clients: {e}; start "
-                                       f"it with: {old.how()}") from None
+            except Refused as e:
                 raise CommandError(f"{e}; nothing was stopped, clients were "
                                    "not touched. --force cuts off those that "
                                    "cannot be kept") from None
+            except PeerError as e:
+                # a process closes its sockets before its end is known
+                if old.wait_end(CLOSE_TIMEOUT):
+                    raise CommandError(f"smbd (pid {old.pid}) ended while it "
+                                       f"handed over its clients: {e}; start "
+                                       f"it with: {old.how()}") from None
+                raise CommandError(f"{e}; smbd (pid {old.pid}) still runs, "
+                                   "see 'samba-tool durable-state status'"
+                                   ) from None
         self.result["stop_ms"] = milliseconds_since(started)
         ended = old.wait_end(END_TIMEOUT)
         self.result["end_ms"] = milliseconds_since(started)

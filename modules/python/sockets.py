@@ -47,6 +47,10 @@ class PeerError(Exception):
     """The other side refused, broke off or said what makes no sense."""
 
 
+class Refused(PeerError):
+    """The other side said no, and did nothing."""
+
+
 def directory(lp):
     """Where the sockets are: durable_state in the lock directory."""
     return os.path.join(lp.get("lock directory"), "durable_state")
@@ -112,8 +116,8 @@ class _Client(contextlib.AbstractContextManager):
 
     def _check(self, reply):
         if reply.get("ok") is not True:
-            raise PeerError(reply.get("error") or
-                            f"{self.path}: refused without a reason")
+            raise Refused(reply.get("error") or
+                          f"{self.path}: refused without a reason")
         return reply
 
 
@@ -161,8 +165,9 @@ class Control(_Client):
         """Asks smbd to hand all clients to the keeper and end.
 
         timeout is the time to drain, in seconds. progress(dict) is called
-        for each connection. Returns the last line of the answer; PeerError
-        means that smbd has thawed all clients and goes on, unless it died.
+        for each connection. Returns the last line of the answer. Refused
+        means that all clients are thawed and smbd goes on; after any
+        other PeerError nobody knows.
         """
         # Capture and hand-over follow the drain: some milliseconds a client.
         self._sock.settimeout(timeout + 60)

@@ -30,7 +30,7 @@ import select
 import socket
 import struct
 
-from samba import gensec
+from samba import gensec, ntstatus
 from samba.credentials import DONT_USE_KERBEROS, Credentials
 from samba.ntstatus import (NT_STATUS_MORE_PROCESSING_REQUIRED,
                             NT_STATUS_NOTIFY_ENUM_DIR, NT_STATUS_OK,
@@ -62,11 +62,19 @@ OPTION_DIRECTORY = 1
 TIMEOUT = 60
 
 
+def status_name(status):
+    """NT_STATUS_..., or the number of one that Samba has no name for."""
+    for name, value in vars(ntstatus).items():
+        if name.startswith("NT_STATUS_") and value == status:
+            return name
+    return f"NT_STATUS 0x{status:08x}"
+
+
 class SMBError(Exception):
     """The server answered with an error."""
 
     def __init__(self, what, status):
-        super().__init__(f"{what}: NT_STATUS 0x{status:08x}")
+        super().__init__(f"{what}: {status_name(status)}")
         self.status = status
 
 
