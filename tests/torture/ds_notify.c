@@ -82,20 +82,20 @@ static bool test_waiting(struct torture_context *tctx,
 	bool ret = true;
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
-	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
+	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
 	CHECK_TRUE(ds_wait_interim(tctx, req));
 
 	RESTART();
 
 	CHECK_TRUE(ds_still_waiting(tctx, req));
-	CHECK_OK(smb2_util_mkdir(c2->tree, DS_NAME("watched\\new")));
+	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\new"), "", 0));
 	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_ADDED, "new"));
 
 	/* the next one gets the next change, not this one again */
-	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
+	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
 	CHECK_TRUE(ds_wait_interim(tctx, req));
 	CHECK_TRUE(ds_still_waiting(tctx, req));
-	CHECK_OK(smb2_util_rmdir(c2->tree, DS_NAME("watched\\new")));
+	CHECK_OK(smb2_util_unlink(c2->tree, DS_NAME("watched\\new")));
 	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_REMOVED, "new"));
 done:
 	ds_close(c1, &h);
@@ -116,22 +116,22 @@ static bool test_again(struct torture_context *tctx,
 	for (i = 0; i < 3; i++) {
 		req = ds_notify_send(c1,
 				     h,
-				     FILE_NOTIFY_CHANGE_DIR_NAME,
+				     FILE_NOTIFY_CHANGE_FILE_NAME,
 				     false);
 		CHECK_TRUE(ds_wait_interim(tctx, req));
 		RESTART();
-		CHECK_OK(smb2_util_mkdir(c2->tree, DS_NAME("watched\\dir")));
+		CHECK_OK(ds_create_file(c2, DS_NAME("watched\\dir"), "", 0));
 		CHECK_TRUE(ds_notify_check(tctx,
 					   req,
 					   NOTIFY_ACTION_ADDED,
 					   "dir"));
 		req = ds_notify_send(c1,
 				     h,
-				     FILE_NOTIFY_CHANGE_DIR_NAME,
+				     FILE_NOTIFY_CHANGE_FILE_NAME,
 				     false);
 		CHECK_TRUE(ds_wait_interim(tctx, req));
 		RESTART();
-		CHECK_OK(smb2_util_rmdir(c2->tree, DS_NAME("watched\\dir")));
+		CHECK_OK(smb2_util_unlink(c2->tree, DS_NAME("watched\\dir")));
 		CHECK_TRUE(ds_notify_check(tctx,
 					   req,
 					   NOTIFY_ACTION_REMOVED,
@@ -157,15 +157,15 @@ static bool test_buffered(struct torture_context *tctx,
 	bool ret = true;
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
-	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
-	CHECK_OK(smb2_util_mkdir(c2->tree, DS_NAME("watched\\one")));
+	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
+	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\one"), "", 0));
 	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_ADDED, "one"));
-	CHECK_OK(smb2_util_mkdir(c2->tree, DS_NAME("watched\\two")));
+	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\two"), "", 0));
 	ds_loop(tctx, 300);
 
 	RESTART();
 
-	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
+	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
 	CHECK_TRUE(ds_wait_req(tctx, req, DS_WAIT_MSEC));
 	status = smb2_notify_recv(req, tctx, &io);
 	if (!NT_STATUS_EQUAL(status, NT_STATUS_NOTIFY_ENUM_DIR)) {
@@ -193,12 +193,12 @@ static bool test_tree(struct torture_context *tctx,
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
 	CHECK_OK(smb2_util_mkdir(c1->tree, DS_NAME("watched\\sub")));
-	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_DIR_NAME, true);
+	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, true);
 	CHECK_TRUE(ds_wait_interim(tctx, req));
 
 	RESTART();
 
-	CHECK_OK(smb2_util_mkdir(c2->tree, DS_NAME("watched\\sub\\deep")));
+	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\sub\\deep"), "", 0));
 	CHECK_TRUE(ds_notify_check(tctx,
 				   req,
 				   NOTIFY_ACTION_ADDED,
@@ -214,21 +214,24 @@ static bool test_filter(struct torture_context *tctx,
 			struct ds_client *c2)
 {
 	struct smb2_handle h = { .data = { 0 } };
+	struct smb2_handle h2 = { .data = { 0 } };
 	struct smb2_request *req = NULL;
 	bool ret = true;
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
-	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
+	CHECK_OK(ds_open_rw(c2, DS_NAME("watched\\file"), &h2));
+	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
 	CHECK_TRUE(ds_wait_interim(tctx, req));
 
 	RESTART();
 
-	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\file"), "x", 1));
+	CHECK_OK(smb2_util_write(c2->tree, h2, "x", 0, 1));
 	CHECK_TRUE(ds_still_waiting(tctx, req));
-	CHECK_OK(smb2_util_mkdir(c2->tree, DS_NAME("watched\\dir")));
-	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_ADDED, "dir"));
+	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\new"), "", 0));
+	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_ADDED, "new"));
 done:
 	ds_close(c1, &h);
+	ds_close(c2, &h2);
 	return ret;
 }
 
@@ -239,7 +242,7 @@ static bool test_cancel(struct torture_context *tctx, struct ds_client *c)
 	bool ret = true;
 
 	CHECK_TRUE(ds_notify_open(tctx, c, &h));
-	req = ds_notify_send(c, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
+	req = ds_notify_send(c, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
 	CHECK_TRUE(ds_wait_interim(tctx, req));
 	RESTART();
 	CHECK_TRUE(ds_still_waiting(tctx, req));
@@ -257,7 +260,7 @@ static bool test_close(struct torture_context *tctx, struct ds_client *c)
 	bool ret = true;
 
 	CHECK_TRUE(ds_notify_open(tctx, c, &h));
-	req = ds_notify_send(c, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
+	req = ds_notify_send(c, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
 	CHECK_TRUE(ds_wait_interim(tctx, req));
 	RESTART();
 	CHECK_TRUE(ds_still_waiting(tctx, req));
@@ -285,7 +288,7 @@ static bool test_queue(struct torture_context *tctx,
 	for (i = 0; i < 3; i++) {
 		reqs[i] = ds_notify_send(c1,
 					 h,
-					 FILE_NOTIFY_CHANGE_DIR_NAME,
+					 FILE_NOTIFY_CHANGE_FILE_NAME,
 					 false);
 		CHECK_TRUE(ds_wait_interim(tctx, reqs[i]));
 	}
@@ -298,7 +301,7 @@ static bool test_queue(struct torture_context *tctx,
 					     names[i]);
 
 		CHECK_TRUE(ds_still_waiting(tctx, reqs[i]));
-		CHECK_OK(smb2_util_mkdir(c2->tree, name));
+		CHECK_OK(ds_create_file(c2, name, "", 0));
 		CHECK_TRUE(ds_notify_check(tctx,
 					   reqs[i],
 					   NOTIFY_ACTION_ADDED,
@@ -318,10 +321,10 @@ static bool test_async_id(struct torture_context *tctx,
 	bool ret = true;
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
-	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_DIR_NAME, false);
+	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
 	CHECK_TRUE(ds_wait_interim(tctx, req));
 	RESTART();
-	CHECK_OK(smb2_util_mkdir(c2->tree, DS_NAME("watched\\new")));
+	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\new"), "", 0));
 	CHECK_TRUE(ds_wait_req(tctx, req, DS_WAIT_MSEC));
 	CHECK_TRUE(ds_check_async_id(tctx, c1, req));
 	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_ADDED, "new"));

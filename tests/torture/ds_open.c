@@ -704,7 +704,7 @@ static bool test_parent_renamed(struct torture_context *tctx,
 			 &dir));
 	status = ds_rename(c2, dir, DS_NAME("p2"));
 	if (NT_STATUS_EQUAL(status, NT_STATUS_ACCESS_DENIED)) {
-		torture_skip(tctx, "strict rename\n");
+		torture_skip(tctx, "not while files are open below\n");
 	}
 	CHECK_OK(status);
 

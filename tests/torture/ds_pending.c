@@ -91,49 +91,6 @@ done:
 	return ret;
 }
 
-/* The holder closes its file, or is gone. */
-static bool test_lock_closed(struct torture_context *tctx,
-			     struct ds_client *c1,
-			     struct ds_client *c2)
-{
-	struct ds_lock_wait w;
-	struct smb2_lock io;
-	bool ret = true;
-
-	CHECK_TRUE(ds_lock_wait_start(tctx, c1, c2, &w));
-	RESTART();
-	CHECK_CLOSE(c2, w.holder);
-	CHECK_TRUE(ds_wait_req(tctx, w.req, DS_WAIT_MSEC));
-	CHECK_OK(smb2_lock_recv(w.req, &io));
-done:
-	ds_close(c1, &w.waiter);
-	ds_close(c2, &w.holder);
-	return ret;
-}
-
-static bool test_lock_holder_gone(struct torture_context *tctx,
-				  struct ds_client *c1,
-				  struct ds_client *c2)
-{
-	struct ds_client *c3 = NULL;
-	struct ds_lock_wait w;
-	struct smb2_lock io;
-	bool ret = true;
-
-	c3 = ds_connect(tctx, tctx, NULL);
-	CHECK_TRUE(c3 != NULL);
-	CHECK_TRUE(ds_lock_wait_start(tctx, c1, c3, &w));
-	RESTART();
-	CHECK_TRUE(ds_still_waiting(tctx, w.req));
-	TALLOC_FREE(c3);
-	CHECK_TRUE(ds_wait_req(tctx, w.req, DS_WAIT_MSEC));
-	CHECK_OK(smb2_lock_recv(w.req, &io));
-done:
-	ds_close(c1, &w.waiter);
-	TALLOC_FREE(c3);
-	return ret;
-}
-
 static bool test_lock_cancel(struct torture_context *tctx,
 			     struct ds_client *c1,
 			     struct ds_client *c2)
@@ -319,8 +276,6 @@ done:
 void ds_pending_tests(struct torture_suite *suite)
 {
 	ds_add_relay_test2(suite, "wait-lock", test_lock);
-	ds_add_test2(suite, "wait-lock-closed", test_lock_closed);
-	ds_add_test2(suite, "wait-lock-holder-gone", test_lock_holder_gone);
 	ds_add_test2(suite, "wait-lock-cancel", test_lock_cancel);
 	ds_add_test2(suite,
 		     "wait-lock-waiter-closed",
