@@ -169,6 +169,9 @@ def act_smbd(directory):
                     reply(ok=False, error="1 connection could not be drained")
                     continue
                 reply(ok=True, connections=1, failed=0)
+                if how == "kill group":
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    os.kill(0, signal.SIGTERM)
                 os.unlink(listener.getsockname())
                 sys.exit(0)
 
@@ -273,15 +276,19 @@ class ToolTestCase(unittest.TestCase):
         except FileNotFoundError:
             return []
 
-    def tool(self, *args, code=0, env=None, wrapper=()):
+    def tool(self, *args, code=0, env=None, wrapper=(), group=None):
         """Runs the command, returns (stdout, stderr)."""
+        def join():
+            if group is not None:
+                os.setpgid(0, group)
+
         environment = dict(os.environ, **(env or {}))
         if SAMBA_PYTHON:
             environment["PYTHONPATH"] = SAMBA_PYTHON
         run = subprocess.run([*wrapper, sys.executable, "-c", SAMBA_TOOL,
                               "durable-state", *args, "-s", self.conf],
                              env=environment, capture_output=True, text=True,
-                             timeout=120)
+                             timeout=120, preexec_fn=join)
         self.assertEqual(run.returncode, code, run.stdout + run.stderr)
         self.assertNotIn("Traceback", run.stderr)
         return run.stdout, run.stderr
@@ -413,7 +420,7 @@ class StatusTests(ToolTestCase):
 
 
 class RestartTests(ToolTestCase):
-    def start(self, **script):
+    def start(self, preexec_fn=None, **script):
         self.script(**dict({"connections": [CONNECTION],
                             "events": [event(), event("2026-01-02T03:05:00Z",
                                                       longest_pause_ms=66)]},
@@ -422,7 +429,7 @@ class RestartTests(ToolTestCase):
         self.log = os.path.join(self.dir, "log")
         with open(self.log, "a", encoding="utf-8") as log:
             return self.spawn("--smbd", cwd="/usr", env=env, umask=0o027,
-                              stdout=log)
+                              stdout=log, preexec_fn=preexec_fn)
 
     def stop_request(self):
         with open(os.path.join(self.dir, "stop"), encoding="utf-8") as f:
@@ -454,6 +461,12 @@ class RestartTests(ToolTestCase):
         self.assertEqual(data["longest_pause_ms"], 66)
         self.assertEqual([s["pid"] for s in self.starts()],
                          [data["old_pid"], data["new_pid"]])
+
+    def test_same_process_group(self):
+        """smbd ends with SIGTERM to its group."""
+        process = self.start(stop="kill group", preexec_fn=os.setpgrp)
+        self.tool("restart", group=process.pid)
+        self.assertEqual(len(self.starts()), 2)
 
     def test_options(self):
         self.write_conf("durable_state:drain timeout = 9\n"
@@ -662,7 +675,7 @@ class CheckTests(ToolTestCase):
         self.assertEqual([s["protected"] for s in self.data["shares"]],
                          [True, False])
         self.assertIn("vfs objects = catia durable_state",
-                      self.finding("[b] does not use")["advice"])
+                      self.finding("share 'b' does not use")["advice"])
 
     def test_one_share(self):
         self.check("B", conf="[a]\npath=/\n[b]\npath=/\n"

@@ -202,27 +202,27 @@ class Check:
         where = self.line("vfs objects", share)
         if PREFIX not in modules:
             self.add(DEGRADED, where,
-                     f"[{share}] does not use the module: clients that use "
-                     "it are not protected",
+                     f"share '{share}' does not use the module: its clients "
+                     "are not protected",
                      "add 'vfs objects = " +
                      " ".join(modules + [PREFIX]) + f"' to [{share}]")
         elif modules[-1] != PREFIX:
             others = [m for m in modules if m != PREFIX]
             self.add(DEGRADED, where,
-                     f"[{share}]: {PREFIX} is not the last module, so it "
-                     f"does not see the files that {modules[-1]} opens",
+                     f"share '{share}': {PREFIX} is not the last module, so "
+                     f"it does not see the files that {modules[-1]} opens",
                      f"vfs objects = {' '.join(others + [PREFIX])}")
         for module in modules:
             if module in OTHER_STORES:
                 self.add(DEGRADED, where,
-                         f"[{share}]: files opened by {module} cannot be "
-                         "kept", "")
+                         f"share '{share}': files opened by {module} cannot "
+                         "be kept")
         for name in KERNEL_PROMISES:
             if self.lp.get(name, share):
                 self.add(DEGRADED, self.line(name, share),
-                         f"[{share}]: {name} = yes: the kernel gives them up "
-                         "while smbd is away, local programs can come "
-                         "between", f"set '{name} = no'")
+                         f"share '{share}': {name} = yes: the kernel gives "
+                         "them up while smbd is away, local programs can "
+                         "come between", f"set '{name} = no'")
         self.shares.append({
             "name": share,
             "modules": modules,

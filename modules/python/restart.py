@@ -18,6 +18,8 @@
 # along with this program.  If not, see <http://www.gnu.org/licenses/>.
 #
 
+import contextlib
+import signal
 import time
 
 from samba.netcmd import CommandError, Option
@@ -35,6 +37,23 @@ CLOSE_TIMEOUT = 2
 END_TIMEOUT = 30
 # The new smbd reads its configuration and opens its databases first.
 START_TIMEOUT = 30
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Nobody shall end us while there is no smbd.
+
+    An impatient administrator might, and so does smbd itself: it sends
+    SIGTERM to its process group, which is ours if the same script has
+    started both. These are handlers, as what is ignored would be inherited.
+    """
+    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    saved = [signal.signal(s, lambda *_: None) for s in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, saved):
+            signal.signal(number, handler)
 
 
 class cmd_durable_state_restart(DurableStateCommand):
@@ -98,8 +117,9 @@ class cmd_durable_state_restart(DurableStateCommand):
 
         old = self.find_server(before)
         self.result = {"old_pid": old.pid, "new_pid": None}
-        self.stop(lp, old, timeout, force)
-        process = old.start()
+        with undisturbed():
+            self.stop(lp, old, timeout, force)
+            process = old.start()
         after = self.wait_running(lp, old, process,
                                   options.get(lp, "restore timeout") +
                                   START_TIMEOUT)
