@@ -198,7 +198,7 @@ def act_keeper(directory):
                                 "pid": os.getpid()}]
                 elif op == "status":
                     replies = [{"ok": True, "pid": os.getpid(),
-                                "version": "4.22.x", "state": "holding",
+                                "version": 1, "state": "holding",
                                 "holdings": len(holdings), "fds": 9,
                                 "guarded": 5, "held_seconds_left": 41,
                                 "events": script.get("keeper_events", [])}]
@@ -362,6 +362,7 @@ class StatusTests(ToolTestCase):
         data = self.tool_json("status", code=1)
         self.assertEqual(data["keeper"]["state"], "holding")
         self.assertEqual(data["keeper"]["held"], 2)
+        self.assertRegex(data["version"], r"^4\.")
 
     def test_keeper_of_another_version(self):
         self.script(refuse=True)
@@ -481,6 +482,11 @@ class RestartTests(ToolTestCase):
         self.tool("restart", "--timeout=2", "--force")
         self.assertEqual(self.stop_request()["timeout"], 2)
         self.assertEqual(self.stop_request()["force"], True)
+
+    def test_same_event_again(self):
+        """Times are in seconds."""
+        self.start(events=[event(), event()])
+        self.tool("restart")
 
     def test_lost(self):
         lost = event("2026-01-02T03:05:00Z", lost=1, lost_detail=[

@@ -253,7 +253,8 @@ class cmd_durable_state_restart(DurableStateCommand):
 
     def summary(self, before, after):
         event = newest_event(after["events"])
-        if event is None or event == newest_event(before["events"]):
+        # two restarts in one second may look the same
+        if event is None or after["events"] == before["events"]:
             raise CommandError("smbd was restarted (pid "
                                f"{self.result['new_pid']}), but it did not "
                                "record what became of the clients; see its "

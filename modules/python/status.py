@@ -108,7 +108,7 @@ class cmd_durable_state_status(DurableStateCommand):
         held = held_connections((keeper or {}).get("list") or [])
         if self.json:
             self.print_json({
-                "version": (keeper or {}).get("version") or samba.version,
+                "version": samba.version,
                 "smbd": None,
                 "keeper": {
                     "pid": (keeper or {}).get("pid"),
@@ -134,7 +134,7 @@ class cmd_durable_state_status(DurableStateCommand):
         self.message("smbd is not running; the keeper (pid "
                      f"{keeper.get('pid')}) holds {count(held, 'connection')}")
         left = keeper.get("held_seconds_left")
-        if left is not None:
+        if held and left is not None:
             self.message(f"They are closed unless smbd starts within {left} s")
         self.show_event(newest_event(events))
         return 1
