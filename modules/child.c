@@ -31,6 +31,9 @@
 #include "keeper/keeper_client.h"
 #include "keeper/keeper_protocol.h"
 
+/* Lost handles of one client that are reported with their reason */
+#define DS_LOST_MAX 20
+
 /* How long the keeper may take for one answer */
 #define DS_KEEPER_TIMEOUT_MS 5000
 
@@ -575,20 +578,24 @@ static void ds_child_restored(struct tevent_context *ev,
 	struct smbd_smb2_request *next_req = NULL;
 	struct ds_restore *restore = ds_child->restore;
 	NTTIME pause = ds_now() - restore->old->frozen;
+	json_t *lost = json_array();
+	size_t i;
 	NTSTATUS status;
 
+	/* more than a few would not fit into a packet, nor help anybody */
+	for (i = 0; i < MIN(restore->num_lost, DS_LOST_MAX); i++) {
+		json_array_append_new(lost, json_string(restore->lost[i]));
+	}
 	(void)ds_send(ds_child->fd,
-		      json_pack("{ss ss sI sI ss}",
+		      json_pack("{ss ss sI sI so}",
 				"op", "thawed",
 				"client",
 				ds_client_name(talloc_tos(),
 					       ds_child->sconn),
 				/* NTTIME counts 100 ns */
 				"pause_ms", (json_int_t)(pause / 10000),
-				"lost", (json_int_t)restore->num_lost,
-				"reason",
-				restore->last_lost != NULL ?
-					restore->last_lost : ""));
+				"num_lost", (json_int_t)restore->num_lost,
+				"lost", lost));
 	TALLOC_FREE(ds_child->restore);
 
 	/*

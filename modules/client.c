@@ -91,9 +91,15 @@ void ds_restore_lost(struct ds_restore *restore,
 		name,
 		nt_errstr(status));
 
-	restore->num_lost += 1;
-	restore->last_lost = talloc_asprintf(
-		restore, "%s '%s': %s", what, name, nt_errstr(status));
+	(void)add_string_to_array(
+		restore,
+		talloc_asprintf(talloc_tos(),
+				"%s '%s': %s",
+				what,
+				name,
+				nt_errstr(status)),
+		&restore->lost,
+		&restore->num_lost);
 }
 
 static int ds_capture_session_fn(struct smbXsrv_session *session,
@@ -123,8 +129,12 @@ static NTSTATUS ds_capture_tcons(struct ds_capture *cap)
 		if (conn->tcon == NULL) {
 			continue;
 		}
+		/* conn->vuid is the last user, not always there */
 		(void)smb2srv_session_lookup_client(
-			cap->client, conn->vuid, 0, &session);
+			cap->client,
+			conn->tcon->global->session_global_id,
+			0,
+			&session);
 		if (session == NULL) {
 			continue;
 		}
@@ -334,6 +344,9 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 		}
 		ndr_err = DS_PULL(restore->old, data, restore->old, ds_client);
 		if (NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+			/* by it the client's leases are found */
+			restore->client->global->client_guid =
+				restore->old->client_guid;
 			status = NT_STATUS_OK;
 		}
 		break;

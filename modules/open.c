@@ -170,6 +170,11 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		fsp_flush_write_time_update(fsp);
 	}
 	record.fsp_flags = ds_fsp_flags_get(fsp);
+	if (fd_fsp != fsp) {
+		record.base_share_file_id = fh_get_gen_id(fd_fsp->fh);
+		record.base_access_mask = fd_fsp->access_mask;
+		record.base_fsp_flags = ds_fsp_flags_get(fd_fsp);
+	}
 
 	record.fd = ds_capture_fd(cap, fsp_get_pathref_fd(fd_fsp));
 	if (record.fd != DS_NO_FD) {
@@ -329,8 +334,26 @@ static NTSTATUS ds_restore_fsp_fd(struct ds_restore *restore,
 	return vfs_stat_fsp(fsp);
 }
 
+static void ds_restore_base_locked(struct share_mode_lock *lck,
+				   struct byte_range_lock *br_lck,
+				   void *private_data)
+{
+	struct ds_restore_open_state *state = private_data;
+	bool ok;
+
+	ok = reset_share_mode_entry(
+		lck,
+		state->restore->old->server_id,
+		state->record->base_share_file_id,
+		messaging_server_id(state->fsp->conn->sconn->msg_ctx),
+		0, /* mid: no request asked for this open */
+		fh_get_gen_id(state->fsp->fh));
+	state->status = ok ? NT_STATUS_OK : NT_STATUS_NOT_FOUND;
+}
+
 /*
- * The file that a stream belongs to, as open_stream_pathref_fsp() has it.
+ * The file that a stream belongs to, as create_file_unixpath() opens it
+ * for the stream.
  */
 static NTSTATUS ds_restore_base_fsp(struct ds_restore *restore,
 				    struct connection_struct *conn,
@@ -342,6 +365,10 @@ static NTSTATUS ds_restore_base_fsp(struct ds_restore *restore,
 		.flags = record->name_flags,
 		.twrp = record->twrp,
 	};
+	struct ds_restore_open_state state = {
+		.restore = restore,
+		.record = record,
+	};
 	struct files_struct *fsp = NULL;
 	NTSTATUS status;
 
@@ -349,8 +376,11 @@ static NTSTATUS ds_restore_base_fsp(struct ds_restore *restore,
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
+	state.fsp = fsp;
 	fsp_set_gen_id(fsp);
-	fsp->fsp_flags.is_pathref = true;
+	ds_fsp_flags_set(fsp, record->base_fsp_flags);
+	fsp->access_mask = record->base_access_mask;
+	fsp->fsp_flags.is_fsa = true;
 
 	status = fsp_set_smb_fname(fsp, &base_fname);
 	if (!NT_STATUS_IS_OK(status)) {
@@ -360,8 +390,17 @@ static NTSTATUS ds_restore_base_fsp(struct ds_restore *restore,
 	if (!NT_STATUS_IS_OK(status)) {
 		goto fail;
 	}
-	fsp->fsp_flags.is_directory = S_ISDIR(fsp->fsp_name->st.st_ex_mode);
 	fsp->file_id = vfs_file_id_from_sbuf(conn, &fsp->fsp_name->st);
+
+	status = share_mode_do_locked_brl(
+		fsp, ds_restore_base_locked, &state);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto fail;
+	}
+	if (!NT_STATUS_IS_OK(state.status)) {
+		status = state.status;
+		goto fail;
+	}
 
 	*_base_fsp = fsp;
 	return NT_STATUS_OK;

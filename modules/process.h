@@ -49,7 +49,7 @@ struct messaging_context;
  *	{"op":"held","client":C}	after capture: the keeper has it all
  *	{"op":"failed","client":C,"reason":R}	after freeze or capture
  *	{"op":"restored","client":C}	all is back; waits for thaw
- *	{"op":"thawed","client":C,"pause_ms":N,"lost":N,"reason":R}
+ *	{"op":"thawed","client":C,"pause_ms":N,"num_lost":N,"lost":[R,...]}
  *	{"op":"term"}			got SIGTERM, what now?
  *	{"op":"status","connection":{...}}
  */

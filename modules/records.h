@@ -56,8 +56,8 @@ struct ds_restore {
 	int *fds;
 	size_t num_fds;
 	/* handles that could not be brought back */
-	uint32_t num_lost;
-	const char *last_lost;
+	const char **lost;
+	size_t num_lost;
 };
 
 /*

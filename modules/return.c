@@ -48,7 +48,9 @@ struct ds_return {
 	unsigned int num_pending;
 	unsigned int num_connections;
 	json_int_t longest_pause_ms;
-	/* of {"client":…,"reason":…} */
+	/* connections and handles */
+	json_int_t num_lost;
+	/* of {"client":…,"reason":…}, the first ones of each client */
 	json_t *lost;
 };
 
@@ -63,6 +65,7 @@ static void ds_return_lost(struct ds_return *ret,
 			   const char *reason)
 {
 	DBG_ERR("client %s: cannot resume, %s\n", client, reason);
+	ret->num_lost += 1;
 	json_array_append_new(ret->lost,
 			      json_pack("{ss ss}",
 					"client", client,
@@ -87,23 +90,24 @@ static void ds_return_check(struct ds_parent *parent)
 	if (ret->restart) {
 		DBG_ERR("smbd was restarted: %u connections go on after "
 			"%" JSON_INTEGER_FORMAT " ms at most, "
-			"%zu things were lost\n",
+			"%" JSON_INTEGER_FORMAT " connections or handles "
+			"were lost\n",
 			ret->num_connections,
 			ret->longest_pause_ms,
-			json_array_size(ret->lost));
+			ret->num_lost);
 
 		tm = gmtime(&now);
 		if (tm != NULL) {
 			strftime(buf, sizeof(buf), "%Y-%m-%dT%H:%M:%SZ", tm);
 		}
-		event = json_pack("{ss ss sI sI sI sO}",
+		event = json_pack("{ss ss sI sI sI sI sO}",
 				  "kind", "restart",
 				  "time", buf,
+				  "pid", (json_int_t)getpid(),
 				  "connections",
 				  (json_int_t)ret->num_connections,
 				  "longest_pause_ms", ret->longest_pause_ms,
-				  "lost",
-				  (json_int_t)json_array_size(ret->lost),
+				  "lost", ret->num_lost,
 				  "lost_detail", ret->lost);
 		if (parent->keeper != NULL) {
 			(void)keeper_event(parent->keeper, event);
@@ -117,6 +121,8 @@ void ds_return_thawed(struct ds_peer *peer, json_t *json)
 {
 	struct ds_return *ret = peer->parent->ret;
 	json_int_t pause_ms = ds_json_int(json, "pause_ms");
+	json_t *reason = NULL;
+	size_t i;
 
 	if ((ret == NULL) || !peer->returning) {
 		return;
@@ -125,14 +131,14 @@ void ds_return_thawed(struct ds_peer *peer, json_t *json)
 	ret->num_pending -= 1;
 	ret->num_connections += 1;
 	ret->longest_pause_ms = MAX(ret->longest_pause_ms, pause_ms);
-	if (ds_json_int(json, "lost") != 0) {
+	ret->num_lost += ds_json_int(json, "num_lost");
+	json_array_foreach(json_object_get(json, "lost"), i, reason) {
 		json_array_append_new(
 			ret->lost,
-			json_pack("{ss ss}",
+			json_pack("{ss sO}",
 				  "client",
 				  peer->client != NULL ? peer->client : "?",
-				  "reason",
-				  ds_json_string(json, "reason")));
+				  "reason", reason));
 	}
 	ds_return_check(peer->parent);
 }
@@ -434,6 +440,7 @@ void ds_return_begin(struct ds_parent *parent)
 		ret->restart = true;
 		ret->begun = ds_json_int(info, "begun");
 		json_array_extend(ret->lost, json_object_get(info, "lost"));
+		ret->num_lost = json_array_size(ret->lost);
 		json_decref(info);
 	}
 

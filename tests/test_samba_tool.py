@@ -121,6 +121,9 @@ def act_smbd(directory):
         sys.exit(7)
     print("smbd is here", flush=True)
     events = script["events"][:nth] if "events" in script else []
+    if len(events) == nth:
+        # the one that this start recorded
+        events[-1]["pid"] = os.getpid()
     states = ["running"]
     if nth > 1:
         states = ["restoring", "restoring", "running"]
