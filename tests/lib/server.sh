@@ -153,6 +153,12 @@ ds_pid_stop() {
 	done
 }
 
+# ds_server_restart DIR: as "systemctl restart smbd" does it, the processes
+# that smbd has started stay.
+ds_server_restart() {
+	ds_pid_stop "$1/pid/smbd.pid" && ds_server_start "$1"
+}
+
 # ds_server_stop DIR: with everything that the server has started.
 ds_server_stop() {
 	ds_pid_stop "$1/pid/smbd.pid"

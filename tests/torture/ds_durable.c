@@ -128,7 +128,6 @@ static bool ds_away(struct torture_context *tctx,
 	struct ds_client *c = NULL;
 	struct ds_durable d;
 	struct smb2_handle h2 = { .data = { 0 } };
-	struct smb2_handle zero = { .data = { 0 } };
 	DATA_BLOB data;
 	bool ret = true;
 
@@ -139,7 +138,6 @@ static bool ds_away(struct torture_context *tctx,
 		torture_skip(tctx, "the handle is not durable\n");
 	}
 	CHECK_OK(smb2_util_write(c->tree, d.h, "durable", 0, 7));
-	CHECK_OK(ds_lock(c, d.h, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
 	TALLOC_FREE(c);
 	ds_loop(tctx, 500);
 
@@ -157,13 +155,16 @@ static bool ds_away(struct torture_context *tctx,
 	}
 	CHECK_OK(ds_read(c, tctx, d.h, 0, 7, &data));
 	CHECK_VAL(data.length, 7);
-
-	/* its locks were kept as well */
-	CHECK_OK(ds_lock(c, d.h, 0, 4, SMB2_LOCK_FLAG_UNLOCK));
+	CHECK_OK(smb2_util_write(c->tree, d.h, "DURABLE", 0, 7));
 	CHECK_OK(smb2_util_close(c->tree, d.h));
-	d.h = zero;
-	CHECK_OK(ds_open_rw(c2, DS_NAME("away"), &h2));
-	CHECK_OK(ds_lock(c2, h2, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
+	/* and the entry is gone with the handle */
+	CHECK_OK(ds_open(c2,
+			 DS_NAME("away"),
+			 DS_RW,
+			 NTCREATEX_SHARE_ACCESS_NONE,
+			 NTCREATEX_DISP_OPEN,
+			 0,
+			 &h2));
 done:
 	ds_close(c2, &h2);
 	TALLOC_FREE(c);
@@ -192,6 +193,61 @@ static bool test_v2_lease(struct torture_context *tctx, struct ds_client *c)
 {
 	CHECK_DURABLE(c, PROTOCOL_SMB3_00);
 	return ds_away(tctx, c, true, DS_DURABLE_LEASE);
+}
+
+/*
+ * A client that is away keeps its locks. Not every server lets it: the
+ * first time is without a restart.
+ */
+static bool test_locks(struct torture_context *tctx, struct ds_client *c2)
+{
+	struct ds_connect_params params = { .flags = 0 };
+	struct smb2_handle h2 = { .data = { 0 } };
+	struct ds_client *c = NULL;
+	struct ds_durable d;
+	NTSTATUS status;
+	bool ret = true;
+	int i;
+
+	c = ds_connect(tctx, tctx, NULL);
+	CHECK_TRUE(c != NULL);
+	if (!ds_durable_open(tctx,
+			     c,
+			     DS_NAME("locks"),
+			     false,
+			     DS_DURABLE_OPLOCK,
+			     0,
+			     &d)) {
+		TALLOC_FREE(c);
+		torture_skip(tctx, "the handle is not durable\n");
+	}
+	params.client_guid = &d.client_guid;
+	CHECK_OK(ds_lock(c, d.h, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
+
+	for (i = 0; i < 2; i++) {
+		TALLOC_FREE(c);
+		ds_loop(tctx, 500);
+		if (i == 1) {
+			RESTART();
+		}
+		c = ds_connect(tctx, tctx, &params);
+		CHECK_TRUE(c != NULL);
+		status = ds_durable_reconnect(tctx, c, &d);
+		if (i == 0 && !NT_STATUS_IS_OK(status)) {
+			TALLOC_FREE(c);
+			torture_skip(tctx, "a locked file is not durable\n");
+		}
+		CHECK_OK(status);
+	}
+	CHECK_OK(ds_lock(c, d.h, 0, 4, SMB2_LOCK_FLAG_UNLOCK));
+	CHECK_OK(ds_lock(c, d.h, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
+	CHECK_OK(smb2_util_close(c->tree, d.h));
+	CHECK_OK(ds_open_rw(c2, DS_NAME("locks"), &h2));
+	CHECK_OK(ds_lock(c2, h2, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
+done:
+	ds_close(c2, &h2);
+	TALLOC_FREE(c);
+	return ret;
 }
 
 /* The server does not wait longer for a client because it was restarted. */
@@ -325,13 +381,31 @@ done:
 	return ret;
 }
 
-/* Once the handle was used, the create can no longer be a replay. */
+/*
+ * After a handle was used, the create that made it is no replay any more.
+ * The lease lets the client open the file again without a break.
+ */
+static NTSTATUS ds_replay_used(struct torture_context *tctx,
+			       struct ds_client *c,
+			       const struct ds_durable *d)
+{
+	struct smb2_create io = d->io;
+	NTSTATUS status;
+
+	smb2cli_session_start_replay(c->session->smbXcli);
+	status = smb2_create(c->tree, tctx, &io);
+	smb2cli_session_stop_replay(c->session->smbXcli);
+	if (NT_STATUS_IS_OK(status)) {
+		smb2_util_close(c->tree, io.out.file.handle);
+	}
+	return status;
+}
+
 static bool test_replay_used(struct torture_context *tctx,
 			     struct ds_client *c)
 {
-	struct ds_durable d;
-	struct smb2_create io;
-	NTSTATUS before, after;
+	struct ds_durable d1, d2;
+	NTSTATUS before;
 	bool ret = true;
 
 	CHECK_DURABLE(c, PROTOCOL_SMB3_00);
@@ -339,27 +413,30 @@ static bool test_replay_used(struct torture_context *tctx,
 			     c,
 			     DS_NAME("used"),
 			     true,
-			     DS_DURABLE_OPLOCK,
+			     DS_DURABLE_LEASE,
 			     60000,
-			     &d)) {
-		ds_close(c, &d.h);
+			     &d1)) {
+		ds_close(c, &d1.h);
 		torture_skip(tctx, "the handle is not durable\n");
 	}
-	CHECK_OK(smb2_util_write(c->tree, d.h, "used", 0, 4));
-	io = d.io;
-	smb2cli_session_start_replay(c->session->smbXcli);
-	before = smb2_create(c->tree, tctx, &io);
-	smb2cli_session_stop_replay(c->session->smbXcli);
+	CHECK_TRUE(ds_durable_open(tctx,
+				   c,
+				   DS_NAME("used"),
+				   true,
+				   DS_DURABLE_LEASE,
+				   60000,
+				   &d2));
+	CHECK_OK(smb2_util_write(c->tree, d1.h, "used", 0, 4));
+	CHECK_OK(smb2_util_write(c->tree, d2.h, "used", 0, 4));
+	before = ds_replay_used(tctx, c, &d1);
 
 	RESTART();
 
-	io = d.io;
-	smb2cli_session_start_replay(c->session->smbXcli);
-	after = smb2_create(c->tree, tctx, &io);
-	smb2cli_session_stop_replay(c->session->smbXcli);
-	CHECK_STATUS(after, before);
+	CHECK_STATUS(ds_replay_used(tctx, c, &d2), before);
+	CHECK_VAL(c->brk.count, 0);
 done:
-	ds_close(c, &d.h);
+	ds_close(c, &d1.h);
+	ds_close(c, &d2.h);
 	return ret;
 }
 
@@ -369,6 +446,7 @@ void ds_durable_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "durable-v1-lease", test_v1_lease);
 	ds_add_test1(suite, "durable-v2", test_v2);
 	ds_add_test1(suite, "durable-v2-lease", test_v2_lease);
+	ds_add_test1(suite, "durable-locks", test_locks);
 	ds_add_test1(suite, "durable-timeout", test_timeout);
 	ds_add_test1(suite, "durable-v1-later", test_v1_later);
 	ds_add_test1(suite, "durable-v2-later", test_v2_later);

@@ -38,6 +38,17 @@ static struct smb2_request *ds_notify_send(struct ds_client *c,
 	return smb2_notify_send(c->tree, &io);
 }
 
+/* It waits, and notifyd knows of it: that is told by a message of its own. */
+static bool ds_notify_waits(struct torture_context *tctx,
+			    struct smb2_request *req)
+{
+	if (!ds_wait_interim(tctx, req)) {
+		return false;
+	}
+	ds_loop(tctx, 100);
+	return true;
+}
+
 /* The request is answered with one change, of that name. */
 static bool ds_notify_check(struct torture_context *tctx,
 			    struct smb2_request *req,
@@ -83,7 +94,7 @@ static bool test_waiting(struct torture_context *tctx,
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
 	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
-	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 
 	RESTART();
 
@@ -93,7 +104,7 @@ static bool test_waiting(struct torture_context *tctx,
 
 	/* the next one gets the next change, not this one again */
 	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
-	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 	CHECK_TRUE(ds_still_waiting(tctx, req));
 	CHECK_OK(smb2_util_unlink(c2->tree, DS_NAME("watched\\new")));
 	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_REMOVED, "new"));
@@ -118,7 +129,7 @@ static bool test_again(struct torture_context *tctx,
 				     h,
 				     FILE_NOTIFY_CHANGE_FILE_NAME,
 				     false);
-		CHECK_TRUE(ds_wait_interim(tctx, req));
+		CHECK_TRUE(ds_notify_waits(tctx, req));
 		RESTART();
 		CHECK_OK(ds_create_file(c2, DS_NAME("watched\\dir"), "", 0));
 		CHECK_TRUE(ds_notify_check(tctx,
@@ -129,7 +140,7 @@ static bool test_again(struct torture_context *tctx,
 				     h,
 				     FILE_NOTIFY_CHANGE_FILE_NAME,
 				     false);
-		CHECK_TRUE(ds_wait_interim(tctx, req));
+		CHECK_TRUE(ds_notify_waits(tctx, req));
 		RESTART();
 		CHECK_OK(smb2_util_unlink(c2->tree, DS_NAME("watched\\dir")));
 		CHECK_TRUE(ds_notify_check(tctx,
@@ -158,6 +169,7 @@ static bool test_buffered(struct torture_context *tctx,
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
 	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\one"), "", 0));
 	CHECK_TRUE(ds_notify_check(tctx, req, NOTIFY_ACTION_ADDED, "one"));
 	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\two"), "", 0));
@@ -194,7 +206,7 @@ static bool test_tree(struct torture_context *tctx,
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
 	CHECK_OK(smb2_util_mkdir(c1->tree, DS_NAME("watched\\sub")));
 	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, true);
-	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 
 	RESTART();
 
@@ -221,7 +233,7 @@ static bool test_filter(struct torture_context *tctx,
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
 	CHECK_OK(ds_open_rw(c2, DS_NAME("watched\\file"), &h2));
 	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
-	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 
 	RESTART();
 
@@ -243,7 +255,7 @@ static bool test_cancel(struct torture_context *tctx, struct ds_client *c)
 
 	CHECK_TRUE(ds_notify_open(tctx, c, &h));
 	req = ds_notify_send(c, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
-	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 	RESTART();
 	CHECK_TRUE(ds_still_waiting(tctx, req));
 	CHECK_STATUS(ds_cancel(tctx, req), NT_STATUS_CANCELLED);
@@ -261,7 +273,7 @@ static bool test_close(struct torture_context *tctx, struct ds_client *c)
 
 	CHECK_TRUE(ds_notify_open(tctx, c, &h));
 	req = ds_notify_send(c, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
-	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 	RESTART();
 	CHECK_TRUE(ds_still_waiting(tctx, req));
 	CHECK_CLOSE(c, h);
@@ -290,7 +302,7 @@ static bool test_queue(struct torture_context *tctx,
 					 h,
 					 FILE_NOTIFY_CHANGE_FILE_NAME,
 					 false);
-		CHECK_TRUE(ds_wait_interim(tctx, reqs[i]));
+		CHECK_TRUE(ds_notify_waits(tctx, reqs[i]));
 	}
 
 	RESTART();
@@ -322,7 +334,7 @@ static bool test_async_id(struct torture_context *tctx,
 
 	CHECK_TRUE(ds_notify_open(tctx, c1, &h));
 	req = ds_notify_send(c1, h, FILE_NOTIFY_CHANGE_FILE_NAME, false);
-	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_notify_waits(tctx, req));
 	RESTART();
 	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\new"), "", 0));
 	CHECK_TRUE(ds_wait_req(tctx, req, DS_WAIT_MSEC));

@@ -743,7 +743,7 @@ static bool test_write_time(struct torture_context *tctx,
 	RESTART();
 
 	CHECK_OK(smb2_util_write(c->tree, h, "data", 0, 4));
-	ds_loop(tctx, 2500);
+	ds_loop(tctx, 500);
 	CHECK_OK(ds_getinfo(c, h, &info));
 	CHECK_VAL(info.all_info2.out.write_time, t);
 	cl = (struct smb2_close) {

@@ -601,8 +601,6 @@ static bool ds_compound(struct torture_context *tctx,
 			const char *fname)
 {
 	struct smb2_tree *tree = c->tree;
-	struct smbXcli_tcon *saved_tcon = tree->smbXcli;
-	struct smbXcli_session *saved_session = tree->session->smbXcli;
 	struct smb2_handle any = { .data = { UINT64_MAX, UINT64_MAX } };
 	struct smb2_create cr = {
 		.in.fname = fname,
@@ -622,13 +620,6 @@ static bool ds_compound(struct torture_context *tctx,
 	reqs[0] = smb2_create_send(tree, &cr);
 
 	smb2_transport_compound_set_related(c->transport, true);
-	tree->smbXcli = smbXcli_tcon_create(tree);
-	smb2cli_tcon_set_values(tree->smbXcli, NULL, UINT32_MAX, 0, 0, 0, 0);
-	tree->session->smbXcli = smbXcli_session_shallow_copy(
-		tree->session, tree->session->smbXcli);
-	smb2cli_session_set_id_and_flags(tree->session->smbXcli,
-					 UINT64_MAX,
-					 0);
 	reqs[1] = smb2_write_send(tree, &wr);
 	reqs[2] = smb2_close_send(tree, &cl);
 
@@ -637,10 +628,6 @@ static bool ds_compound(struct torture_context *tctx,
 	CHECK_VAL(wr.out.nwritten, 8);
 	CHECK_OK(smb2_close_recv(reqs[2], &cl));
 done:
-	TALLOC_FREE(tree->smbXcli);
-	tree->smbXcli = saved_tcon;
-	TALLOC_FREE(tree->session->smbXcli);
-	tree->session->smbXcli = saved_session;
 	return ret;
 }
 
