@@ -498,12 +498,15 @@ static void ds_child_capture(struct messaging_context *msg_ctx,
 			ds_child_thaw();
 			return;
 		}
+		if (strequal(op, "end")) {
+			break;
+		}
 	}
 
 	/*
-	 * The parent has ended: now the client belongs to the next smbd.
-	 * Nothing is closed and nothing is cleaned up here, but all that
-	 * the kernel does for us.
+	 * Told to end, or the parent has: now the client belongs to the
+	 * next smbd. Nothing is closed and nothing is cleaned up here, but
+	 * what the kernel does for us.
 	 */
 	_exit(0);
 }

@@ -162,6 +162,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 	ds_open_request_counts(op, &record);
 
 	if (record.is_pipe) {
+		record.fsp_flags = ds_fsp_flags_get(fsp);
 		goto store;
 	}
 

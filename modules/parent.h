@@ -42,6 +42,8 @@ enum ds_peer_state {
 	DS_PEER_CAPTURING,
 	DS_PEER_HELD,
 	DS_PEER_FAILED,
+	/* its process has ended */
+	DS_PEER_GONE,
 };
 
 /* One child, that is one client */

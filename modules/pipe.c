@@ -30,7 +30,7 @@
  * The process at the other end of a pipe keeps its state to itself, so a
  * pipe cannot go on. Its open does, in order that the client is told
  * PIPE_DISCONNECTED ([MS-SMB2] 3.3.5.12, 3.3.5.13) and opens the pipe
- * again: this is a stream that answers everything with ENOTCONN, which
+ * again: this is a stream that answers everything with EPIPE, which
  * nt_status_np_pipe() makes of it.
  */
 
@@ -44,7 +44,7 @@ struct ds_pipe_state {
 
 static ssize_t ds_pipe_pending_bytes(struct tstream_context *stream)
 {
-	errno = ENOTCONN;
+	errno = EPIPE;
 	return -1;
 }
 
@@ -58,7 +58,7 @@ static struct tevent_req *ds_pipe_send(TALLOC_CTX *mem_ctx,
 	if (req == NULL) {
 		return NULL;
 	}
-	tevent_req_error(req, ENOTCONN);
+	tevent_req_error(req, EPIPE);
 	return tevent_req_post(req, ev);
 }
 

@@ -40,6 +40,7 @@ struct messaging_context;
  *	{"op":"freeze","timeout":S}	stop reading, come to rest
  *	{"op":"thaw"}			go on
  *	{"op":"exit"}			end as after SIGTERM without us
+ *	{"op":"end"}			after "held": end, clean up nothing
  *	{"op":"status"}
  * and as a message, to be behind all others in the queue:
  *	MSG_DS_CAPTURE			write the image, give it to the keeper

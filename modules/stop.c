@@ -21,6 +21,7 @@
 #include "smbd/smbd.h"
 #include "smbd/globals.h"
 #include "smbd/durable_hooks.h"
+#include "system/wait.h"
 #include "messages.h"
 #include "lib/util/server_id.h"
 #include "keeper/keeper_client.h"
@@ -34,7 +35,11 @@
  *    on its way through notifyd. When that answers, all before is out.
  * 3. Capture: each client writes its image and gives it to the keeper,
  *    with its sockets and files.
- * 4. The parent gives its listening sockets, and ends; with it the rest.
+ * 4. The parent gives its listening sockets to the keeper.
+ * 5. Clients that are not kept are cut off, and clean up after themselves;
+ *    then the others end, last the parent. It waits for each of them, so
+ *    that none is left as a zombie: to serverid_exists() that is alive,
+ *    and would swallow what is meant for who takes its place.
  */
 
 /* Beyond what a child allows itself, before it is given up */
@@ -46,6 +51,9 @@
 /* Writing all images */
 #define DS_CAPTURE_SECONDS 10
 
+/* Closing all files of those that are cut off; the end of the others */
+#define DS_END_SECONDS 5
+
 struct ds_stop {
 	struct ds_parent *parent;
 	bool force;
@@ -53,6 +61,8 @@ struct ds_stop {
 	struct tevent_timer *timer;
 	bool barrier;
 	bool capturing;
+	bool ending;
+	bool told_end;
 	unsigned int num_held;
 	unsigned int num_failed;
 	/* of {"client":…,"reason":…} */
@@ -126,6 +136,19 @@ static void ds_stop_abort(struct ds_stop *stop, const char *reason)
 	TALLOC_FREE(stop);
 }
 
+static void ds_stop_timeout(struct tevent_context *ev,
+			    struct tevent_timer *te,
+			    struct timeval now,
+			    void *private_data);
+
+static bool ds_stop_timer(struct ds_stop *stop, struct timeval end)
+{
+	TALLOC_FREE(stop->timer);
+	stop->timer = tevent_add_timer(
+		stop->parent->ev, stop, end, ds_stop_timeout, stop);
+	return (stop->timer != NULL);
+}
+
 struct ds_stop_fds {
 	int *fds;
 	size_t num;
@@ -146,9 +169,12 @@ static void ds_stop_listener_add(int fd,
 	}
 }
 
+static void ds_stop_ending(struct ds_stop *stop);
+
 static void ds_stop_end(struct ds_stop *stop)
 {
 	struct ds_parent *parent = stop->parent;
+	struct ds_peer *peer = NULL;
 	struct ds_stop_fds listeners = { .num = 0 };
 	json_t *info = NULL;
 	int ret;
@@ -183,8 +209,48 @@ static void ds_stop_end(struct ds_stop *stop)
 			       "connections", (json_int_t)stop->num_held,
 			       "failed", (json_int_t)stop->num_failed));
 
-	/* the children find the ends of their sockets closed */
-	exit_server_cleanly("termination signal");
+	stop->ending = true;
+	(void)ds_stop_timer(stop, timeval_current_ofs(DS_END_SECONDS, 0));
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		if (peer->state != DS_PEER_HELD) {
+			ds_peer_send(peer, json_pack("{ss}", "op", "exit"));
+		}
+	}
+	ds_stop_ending(stop);
+}
+
+/*
+ * Who is still there?
+ */
+static void ds_stop_ending(struct ds_stop *stop)
+{
+	struct ds_parent *parent = stop->parent;
+	struct ds_peer *peer = NULL;
+	size_t num_held = 0;
+	size_t num_others = 0;
+
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		if (peer->state == DS_PEER_HELD) {
+			num_held += 1;
+		} else if (peer->state != DS_PEER_GONE) {
+			num_others += 1;
+		}
+	}
+	if (num_others != 0) {
+		return;
+	}
+	if (num_held == 0) {
+		exit_server_cleanly("termination signal");
+	}
+	if (stop->told_end) {
+		return;
+	}
+	stop->told_end = true;
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		if (peer->state == DS_PEER_HELD) {
+			ds_peer_send(peer, json_pack("{ss}", "op", "end"));
+		}
+	}
 }
 
 static void ds_stop_timeout(struct tevent_context *ev,
@@ -198,6 +264,10 @@ static void ds_stop_timeout(struct tevent_context *ev,
 
 	TALLOC_FREE(stop->timer);
 
+	if (stop->ending) {
+		DBG_WARNING("not all processes ended in time\n");
+		exit_server_cleanly("termination signal");
+	}
 	if (stop->barrier) {
 		DBG_WARNING("notifyd does not answer: clients may miss a "
 			    "change in a directory that they watch\n");
@@ -220,14 +290,6 @@ static void ds_stop_timeout(struct tevent_context *ev,
 			}
 		}
 	}
-}
-
-static bool ds_stop_timer(struct ds_stop *stop, struct timeval end)
-{
-	TALLOC_FREE(stop->timer);
-	stop->timer = tevent_add_timer(
-		stop->parent->ev, stop, end, ds_stop_timeout, stop);
-	return (stop->timer != NULL);
 }
 
 static size_t ds_stop_count(const struct ds_stop *stop,
@@ -376,8 +438,15 @@ void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
 				       "reason",
 				       reason != NULL ? reason : ""));
 	} else if (strequal(op, "gone")) {
-		/* its client has gone, or it was cut off */
-		peer->state = DS_PEER_FAILED;
+		/* its client has gone, or it was told to end */
+		if (stop->ending) {
+			(void)waitpid(peer->pid, NULL, 0);
+		}
+		peer->state = DS_PEER_GONE;
+	}
+	if (stop->ending) {
+		ds_stop_ending(stop);
+		return;
 	}
 
 	all_quiet = (ds_stop_count(stop, DS_PEER_FREEZING) == 0);
