@@ -134,7 +134,7 @@ class install(Context):
 
     def execute(self):
         # The same tree is configured for another prefix.  Only what has a
-        # path compiled in is compiled again, some 30 files, and everything is
+        # path compiled in is compiled again, some 200 files, and everything is
         # linked once more.  build/prefix stays as it is, and its stamp too.
         opt = Options.options
         prefix = os.path.abspath(opt.prefix)

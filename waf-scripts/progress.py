@@ -9,6 +9,9 @@ import time
 STEP = re.compile(rb'^\[ *(\d+)/(\d+)\] ')
 CHECK = re.compile(rb'^Checking ')
 
+# waf learns of most steps when it has done the first thousand
+FEW = 2000
+
 # On a terminal one line that changes, in a log file one line now and then
 EVERY = 0.2 if sys.stdout.isatty() else 10
 
@@ -43,6 +46,9 @@ def run(what, argv, log, **kwargs):
             if step:
                 done, total = map(int, step.groups())
                 where = 'step %d of %d' % (done, total)
+                # what is generated first decides how much there is to compile
+                if total < FEW:
+                    where += ' known so far'
             elif CHECK.match(line):
                 checks += 1
                 where = '%d checks' % checks
