@@ -19,7 +19,8 @@
 # usage: test_torture_suite.sh [COMBINATION...]
 #
 #   DS_PREFIX         the installed tree (default: build/prefix)
-#   DS_ADDRESS        address of the server (default: 127.0.0.61)
+#   DS_NETWORK        where the servers are (default: 127.0.61)
+#   DS_JOBS           combinations at a time (default: 4, they mostly wait)
 #   DS_TORTURE_TESTS  tests to run (default: smb2.durable-state)
 #
 # Prints a line for each combination and the tests that failed in it; exits
@@ -31,11 +32,14 @@ export DS_PREFIX
 . "$here/lib/server.sh"
 export DS_PORT
 
-address=${DS_ADDRESS:-127.0.0.61}
+network=${DS_NETWORK:-127.0.61}
+jobs=${DS_JOBS:-4}
 tests=${DS_TORTURE_TESTS:-smb2.durable-state}
 user=$(id -un)
 password=ds-Secret1
 wanted=$*
+running=
+number=0
 failed=0
 
 # Two ways of restarting: the administrator's command, and what a service
@@ -54,19 +58,20 @@ failures() {
 			-e 's/^\.\.[^ ]*\//    /'
 }
 
-# combination NAME SHARE RESTART OPTION...
-combination() {
+# run NAME SHARE RESTART OPTION...: with a server of its own, in $dir at
+# $address.
+run() {
 	name=$1
 	share=$2
 	restart=$($3)
+	log="$dir/torture.log"
 	shift 3
 
-	case " ${wanted:-$name} " in
-	*" $name "*) ;;
-	*) return ;;
-	esac
+	: >"$dir/client.conf"
+	ds_server_conf "$dir" DSTORTURE "$address" "${DS_MODULE:-on}" &&
+		ds_server_user "$dir" "$user" "$password" &&
+		ds_server_start "$dir" || return 1
 
-	log="$dir/torture.log"
 	start=$(date +%s)
 	"$DS_PREFIX/bin/smbtorture" "//$address/$share" -p "$DS_PORT" \
 		-U "$user%$password" -s "$dir/client.conf" \
@@ -74,6 +79,7 @@ combination() {
 		"$@" "$tests" >"$log" 2>&1
 	rc=$?
 	seconds=$(($(date +%s) - start))
+	ds_server_stop "$dir"
 
 	planned=$(sed -n 's/^progress: //p' "$log" | head -n 1)
 	ok=$(grep -c '^success: ' "$log")
@@ -86,9 +92,34 @@ combination() {
 	if [ $((ok + skip + bad)) -lt "${planned:-1}" ]; then
 		echo "  smbtorture ended early, with $rc:"
 		tail -n 5 "$log" | sed 's/^/    /'
-		failed=$((failed + 1))
-	elif [ $rc -ne 0 ]; then
-		failed=$((failed + 1))
+		return 1
+	fi
+	return $rc
+}
+
+# Waits for the combinations that are running, and prints what they say.
+finish() {
+	for job in $running; do
+		wait "${job%%:*}" || failed=$((failed + 1))
+		cat "${job#*:}/result"
+	done
+	running=
+}
+
+# combination NAME SHARE RESTART OPTION...
+combination() {
+	case " ${wanted:-$1} " in
+	*" $1 "*) ;;
+	*) return ;;
+	esac
+
+	ds_server_tmp dir || exit 1
+	number=$((number + 1))
+	address=$network.$number
+	run "$@" >"$dir/result" 2>&1 &
+	running="$running $!:$dir"
+	if [ $((number % jobs)) -eq 0 ]; then
+		finish
 	fi
 }
 
@@ -114,12 +145,6 @@ signing() {
 		--option="client smb3 signing algorithms=$1"
 }
 
-ds_server_tmp dir || exit 1
-: >"$dir/client.conf"
-ds_server_conf "$dir" DSTORTURE "$address" "${DS_MODULE:-on}" || exit 1
-ds_server_user "$dir" "$user" "$password" || exit 1
-ds_server_start "$dir" || exit 1
-
 combination 3.11-command durable by_command \
 	--option="client signing=required" --option=torture:slow=yes
 combination 3.11-plain plain by_signal --option="client signing=required"
@@ -136,6 +161,7 @@ encryption AES-256-GCM
 signing AES-128-GMAC
 signing AES-128-CMAC
 signing HMAC-SHA256
+finish
 
 if [ $failed -ne 0 ]; then
 	echo "$failed combinations with failures"
