@@ -175,6 +175,7 @@ static json_t *ds_admin_smbd(struct ds_parent *parent)
  */
 static void ds_admin_unprotect(struct ds_parent *parent, json_t *connections)
 {
+	const char *protection = "none";
 	const char *reason = NULL;
 	json_t *connection = NULL;
 	size_t i;
@@ -184,13 +185,21 @@ static void ds_admin_unprotect(struct ds_parent *parent, json_t *connections)
 	} else if (parent->keeper == NULL) {
 		reason = "the keeper is not running";
 	} else if (parent->config->on_stop == DS_ON_STOP_DROP) {
-		reason = "durable_state:on stop = drop";
+		protection = "partly";
+		reason = "durable_state:on stop = drop: only "
+			 "'samba-tool durable-state restart' keeps it";
 	} else {
 		return;
 	}
 	json_array_foreach(connections, i, connection) {
+		const char *old = ds_json_string(connection, "protected");
+
+		if ((old != NULL) && strequal(old, "none")) {
+			/* it has a reason of its own */
+			continue;
+		}
 		json_object_set_new(
-			connection, "protected", json_string("none"));
+			connection, "protected", json_string(protection));
 		json_object_set_new(
 			connection, "reason", json_string(reason));
 	}

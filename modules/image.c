@@ -37,6 +37,7 @@
 struct ds_image_header {
 	uint64_t magic;
 	uint32_t version;
+	/* 0 while records may follow, then the CRC of the other fields */
 	uint32_t complete;
 	/* bytes that count, this header included; the commit mark */
 	uint64_t used;
@@ -78,6 +79,20 @@ static uint32_t ds_image_crc(const struct ds_image_record *record,
 		    (const Bytef *)&record->length,
 		    sizeof(record->length));
 	return crc32(crc, data, record->length);
+}
+
+static uint32_t ds_image_seal(const struct ds_image_header *header)
+{
+	uLong crc = crc32(0, Z_NULL, 0);
+
+	crc = crc32(crc,
+		    (const Bytef *)&header->magic,
+		    sizeof(header->magic));
+	crc = crc32(crc,
+		    (const Bytef *)&header->version,
+		    sizeof(header->version));
+	crc = crc32(crc, (const Bytef *)&header->used, sizeof(header->used));
+	return (crc != 0) ? crc : 1;
 }
 
 static int ds_image_destructor(struct ds_image *image)
@@ -201,8 +216,10 @@ int ds_image_append(struct ds_image *image, uint32_t type, DATA_BLOB data)
 
 void ds_image_complete(struct ds_image *image)
 {
+	struct ds_image_header *header = ds_image_header(image);
+
 	__atomic_store_n(
-		&ds_image_header(image)->complete, 1, __ATOMIC_RELEASE);
+		&header->complete, ds_image_seal(header), __ATOMIC_RELEASE);
 }
 
 static int ds_image_check(const struct ds_image *image)
@@ -219,8 +236,11 @@ static int ds_image_check(const struct ds_image *image)
 	if (header->version != DS_IMAGE_VERSION) {
 		return EPROTONOSUPPORT;
 	}
-	if (header->complete != 1) {
+	if (header->complete == 0) {
 		return ENODATA;
+	}
+	if (header->complete != ds_image_seal(header)) {
+		return EBADMSG;
 	}
 	if ((header->used < sizeof(*header)) ||
 	    (header->used > image->size))

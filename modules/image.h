@@ -36,8 +36,9 @@
 struct ds_image;
 
 /*
- * A new, empty image, overwritten and unmapped with its talloc context.
- * Returns 0 or an errno.
+ * A new, empty image, unmapped with its talloc context: whoever has the fd
+ * by then keeps what is in it, else ds_image_wipe() comes first. Returns 0
+ * or an errno.
  */
 int ds_image_create(TALLOC_CTX *mem_ctx, struct ds_image **image);
 

@@ -398,6 +398,19 @@ static void ds_stop_next(struct ds_stop *stop)
 	ds_stop_end(stop);
 }
 
+/*
+ * Its end of the socket pair is closed, so it is on its way. Another
+ * child's end may interrupt the wait; smbd's own handler may be first.
+ */
+static void ds_stop_reap(pid_t pid)
+{
+	pid_t ret;
+
+	do {
+		ret = waitpid(pid, NULL, 0);
+	} while ((ret == -1) && (errno == EINTR));
+}
+
 void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
 {
 	struct ds_stop *stop = peer->parent->stop;
@@ -440,7 +453,7 @@ void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
 	} else if (strequal(op, "gone")) {
 		/* its client has gone, or it was told to end */
 		if (stop->ending) {
-			(void)waitpid(peer->pid, NULL, 0);
+			ds_stop_reap(peer->pid);
 		}
 		peer->state = DS_PEER_GONE;
 	}
