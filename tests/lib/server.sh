@@ -135,6 +135,13 @@ ds_server_start() {
 	done
 }
 
+# ds_pid_alive PID: a zombie is not. It may take init a second to collect one.
+ds_pid_alive() {
+	case $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) in
+	'' | Z*) return 1 ;;
+	esac
+}
+
 # ds_pid_stop FILE: ends the process whose pid is in FILE, and waits for it.
 ds_pid_stop() {
 	[ -s "$1" ] || return 0
@@ -142,14 +149,14 @@ ds_pid_stop() {
 	[ -n "$_ds_pid" ] || return 0
 	kill -TERM "$_ds_pid" 2>/dev/null || return 0
 	_ds_i=0
-	while kill -0 "$_ds_pid" 2>/dev/null; do
+	while ds_pid_alive "$_ds_pid"; do
 		_ds_i=$((_ds_i + 1))
-		if [ $_ds_i -eq 100 ]; then
+		if [ $_ds_i -eq 500 ]; then
 			kill -KILL "$_ds_pid" 2>/dev/null
-		elif [ $_ds_i -gt 120 ]; then
+		elif [ $_ds_i -gt 600 ]; then
 			return 1
 		fi
-		sleep 0.1
+		sleep 0.02
 	done
 }
 
