@@ -142,6 +142,12 @@ ds_pid_alive() {
 	esac
 }
 
+# A zombie has ended, its parent just has not looked yet.
+ds_pid_alive() {
+	kill -0 "$1" 2>/dev/null &&
+		! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
+}
+
 # ds_pid_stop FILE: ends the process whose pid is in FILE, and waits for it.
 ds_pid_stop() {
 	[ -s "$1" ] || return 0
