@@ -643,7 +643,8 @@ static void check_wiped(int fd)
 static void test_wipe(void **state)
 {
 	struct test *t = *state;
-	const size_t lengths[] = { 1000, 3 * CHUNK + 1, 77 };
+	/* used to the last byte */
+	const size_t lengths[] = { 1000, 3 * CHUNK + 1, CHUNK - 1080 };
 	struct ds_image *reader = NULL;
 	int fd = ds_image_fd(t->image);
 	off_t size;
@@ -651,6 +652,7 @@ static void test_wipe(void **state)
 	append_all(t->image, lengths, ARRAY_SIZE(lengths));
 	ds_image_complete(t->image);
 	size = fd_size(fd);
+	assert_int_equal(ds_image_size(t->image), size);
 	ds_image_wipe(t->image);
 	check_wiped(fd);
 	assert_int_equal(fd_size(fd), size);
