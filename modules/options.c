@@ -121,6 +121,24 @@ static const char *ds_option_check(TALLOC_CTX *mem_ctx,
 }
 
 /*
+ * loadparm takes any white space around a name and a value for nothing.
+ */
+static char *ds_strip(char *s)
+{
+	size_t len;
+
+	while (isspace((unsigned char)s[0])) {
+		s += 1;
+	}
+	len = strlen(s);
+	while ((len > 0) && isspace((unsigned char)s[len - 1])) {
+		len -= 1;
+	}
+	s[len] = '\0';
+	return s;
+}
+
+/*
  * loadparm keeps parametric options without the lines they came from: go
  * through the file for these, so that the message can name one.
  */
@@ -138,8 +156,7 @@ static bool ds_config_check_line(const char *file,
 	if (line == NULL) {
 		goto done;
 	}
-	trim_string(line, " ", " ");
-	trim_string(line, "\t", "\t");
+	line = ds_strip(line);
 	if (strncasecmp_m(line, DS_PREFIX, strlen(DS_PREFIX)) != 0) {
 		goto done;
 	}
@@ -152,8 +169,8 @@ static bool ds_config_check_line(const char *file,
 	*value = '\0';
 	value += 1;
 	line += 1;
-	trim_string(line, " ", " ");
-	trim_string(value, " ", " ");
+	line = ds_strip(line);
+	value = ds_strip(value);
 
 	option = ds_option_find(line);
 	if (option == NULL) {

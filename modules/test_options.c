@@ -141,7 +141,7 @@ static void test_values(void **state)
 		  "# durable_state:no such = option\n"
 		  "; durable_state:drain timeout = 0\n"
 		  "Durable_State:On Stop = Drop\n"
-		  "durable_state:unprotected = veto\n"
+		  "durable_state:unprotected =\tveto \n"
 		  "durable_state:keeper = /opt/my keeper\n",
 		  &config);
 	assert_int_equal(config->drain_timeout, 600);
