@@ -89,6 +89,21 @@ wait_progress() {
 	kill -0 "$1" 2>/dev/null
 }
 
+# As "systemctl restart smbd", and no look at whether clients are served: that
+# the transfer goes on says it
+restart() {
+	ds_pid_stop "$dir/pid/smbd.pid" || return 1
+	stopped_at=$($1 "$2")
+	"$DS_PREFIX/sbin/smbd" -D -s "$dir/smb.conf" || return 1
+	tries=0
+	until [ -s "$dir/pid/smbd.pid" ] &&
+		ds_pid_alive "$(tr -cd 0-9 <"$dir/pid/smbd.pid")"; do
+		tries=$((tries + 1))
+		[ $tries -lt 1000 ] || return 1
+		sleep 0.01
+	done
+}
+
 # restarts_during NAME PID COMMAND ARGUMENT ALL COUNT STEP
 #
 # Restarts smbd COUNT times while process PID works: at equal parts of what
@@ -99,7 +114,7 @@ restarts_during() {
 	pid=$2
 	done=0
 	before=
-	step=$7
+	after=
 	gone_on=0
 	failed_before=$failed
 	start=$(date +%s)
@@ -109,17 +124,21 @@ restarts_during() {
 		[ $least -ge $gone_on ] || least=$gone_on
 		wait_progress "$pid" "$3" "$4" "$least" || break
 		[ -n "$before" ] || before=$(local_ports "$pid")
-		ds_server_restart "$dir" ||
-			{ bad "$name: restart failed"; break; }
+		restart "$3" "$4" || {
+			bad "$name: restart failed"
+			break
+		}
 		done=$((done + 1))
-		gone_on=$(($($3 "$4") + step))
-		[ "$($3 "$4")" -lt "$5" ] && after=$(local_ports "$pid")
+		gone_on=$((stopped_at + $7))
+		wait_progress "$pid" "$3" "$4" $gone_on || break
+		ports=$(local_ports "$pid")
+		# it may just have come to its end, and closed the connection
+		[ -z "$ports" ] || after=$ports
 	done
-	last=$($3 "$4")
 	wait "$pid"
 	rc=$?
-	echo "$name: $done restarts, the last with $last of $5 done, exit code" \
-		"$rc, local port ${before:-?}-> ${after:-?}(hex)," \
+	echo "$name: $done restarts, the last after $stopped_at of $5," \
+		"exit code $rc, local port ${before:-?}-> ${after:-?}(hex)," \
 		"$(($(date +%s) - start)) s"
 
 	[ $rc -eq 0 ] || bad "$name: exit code $rc"

@@ -1,0 +1,436 @@
+#!/usr/bin/env python3
+#
+# Unix SMB/CIFS implementation.
+#
+# What an administrator may do to a server, and what its clients see of it.
+#
+# Copyright (C) The durable_state developers 2026
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 3 of the License, or
+# (at your option) any later version.
+#
+# This program is distributed in the hope that it will be useful,
+# but WITHOUT ANY WARRANTY; without even the implied warranty of
+# MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+# GNU General Public License for more details.
+#
+# You should have received a copy of the GNU General Public License
+# along with this program.  If not, see <http://www.gnu.org/licenses/>.
+#
+
+"""usage: test_operation.py [TestOperation.test_...]
+
+Each test has a server of its own. The client never reconnects: if it goes on,
+its connection is the same.
+
+DS_PREFIX   the installed tree (default: build/prefix)
+DS_ADDRESS  address of the server (default: 127.0.0.65)
+"""
+
+import contextlib
+import glob
+import os
+import signal
+import struct
+import sys
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "lib"), os.path.join(HERE, "demo")]
+from server import (PASSWORD, PORT, USER, Server, alive, end_cleanly,
+                    import_bindings, program, wait_until)
+
+import_bindings()
+import smb2
+from samba.ntstatus import (NT_STATUS_FILE_LOCK_CONFLICT,
+                            NT_STATUS_LOCK_NOT_GRANTED,
+                            NT_STATUS_NETWORK_NAME_DELETED)
+
+ADDRESS = os.environ.get("DS_ADDRESS", "127.0.0.65")
+EXCLUSIVE = smb2.LOCK_EXCLUSIVE | smb2.FAIL_IMMEDIATELY
+FULL = smb2.LEASE_READ | smb2.LEASE_WRITE | smb2.LEASE_HANDLE
+# How long a client may take to notice that it was cut off
+NOTICE_SECONDS = 15
+
+
+class Worker(smb2.Client):
+    """A client that has a locked file, one with a lease, and watches the
+    directory that has its name."""
+
+    def __init__(self, share, name):
+        super().__init__(ADDRESS, PORT, share, USER, PASSWORD)
+        self.key = name.encode().ljust(16)
+        self.count = 0
+        self.locked, _ = self.open(f"{name}.locked")
+        self.lock(self.locked, 0, 10, EXCLUSIVE)
+        self.leased, lease = self.open(f"{name}.leased", lease_key=self.key,
+                                       lease=FULL)
+        if lease != FULL:
+            raise AssertionError(f"lease {smb2.lease_name(lease)}")
+        directory, _ = self.open(name, smb2.LIST_DIRECTORY, directory=True)
+        self.watch = self.watch_send(directory)
+
+    def work(self):
+        """Goes on with the handles; raises what smb2.Client raises."""
+        self.count += 1
+        data = f"{self.count} times".encode()
+        for handle in (self.locked, self.leased):
+            self.write(handle, 0, data)
+            if self.read(handle, 0, len(data)) != data:
+                raise AssertionError("read something else than was written")
+
+    def cut_off(self):
+        """True if the connection ends, now or soon; nothing is sent."""
+        try:
+            while self._readable(NOTICE_SECONDS):
+                self._receive()
+        except smb2.Disconnected:
+            return True
+        return False
+
+    def tree_connect(self, share):
+        """One more tree connect; the former one's id is returned."""
+        former, self._tree = self._tree, 0
+        path = f"\\\\{ADDRESS}\\{share}".encode("utf-16-le")
+        self.call(smb2.TREE_CONNECT,
+                  struct.pack("<HHHH", 9, 0, 72, len(path)) + path)
+        return former
+
+    def use_tree(self, tree):
+        former, self._tree = self._tree, tree
+        return former
+
+
+class TestOperation(unittest.TestCase):
+    def setUp(self):
+        print(f"{self.id().rpartition('.')[2]}: {self.shortDescription()}",
+              flush=True)
+        self.clients = []
+        self.server = self.enterContext(Server("DSOPERATION", ADDRESS))
+        self.addCleanup(self.close_clients)
+        # not more than one wants to read
+        self.server.option("log level = 1")
+
+    def close_clients(self):
+        for client in self.clients:
+            client.close()
+
+    def client(self, share="durable", name="worker"):
+        watched = self.server.path(share, name)
+        os.mkdir(watched)
+        os.chmod(watched, 0o777)
+        client = Worker(share, name)
+        self.clients.append(client)
+        return client
+
+    def connection(self, client):
+        """What the status says of one client."""
+        found = [c for c in self.server.status()["connections"]
+                 if c["client"].endswith(f":{client.port}")]
+        self.assertEqual(len(found), 1)
+        return found[0]
+
+    def assert_protected(self, client, wanted, reason=""):
+        connection = self.connection(client)
+        self.assertEqual(connection["protected"], wanted, connection)
+        self.assertIn(reason, connection["reason"])
+
+    def assert_lives(self, client):
+        """And all that it had."""
+        client.work()
+        rival = smb2.Client(ADDRESS, PORT, "durable", USER, PASSWORD)
+        self.clients.append(rival)
+        name = client.key.decode().strip()
+        handle, _ = rival.open(f"{name}.locked")
+        with self.assertRaises(smb2.SMBError) as caught:
+            rival.lock(handle, 0, 10, EXCLUSIVE)
+        self.assertIn(caught.exception.status,
+                      (NT_STATUS_LOCK_NOT_GRANTED,
+                       NT_STATUS_FILE_LOCK_CONFLICT))
+        if client.watch is None:
+            return
+        self.assertFalse(client.answered(client.watch, 0),
+                         "there was nothing to see")
+        rival.open(f"{name}\\new")
+        self.assertEqual(client.watch_wait(client.watch), ["new"])
+        client.watch = None
+
+    def assert_cut_off(self, client):
+        self.assertTrue(client.cut_off(), "the connection is still there")
+
+    # ways to restart
+
+    def test_term_and_start(self):
+        """SIGTERM to the parent, then a start, as a service manager does"""
+        self.server.start()
+        client = self.client()
+        self.assert_protected(client, "full")
+        for _ in range(3):
+            self.server.restart()
+            client.work()
+        self.assert_protected(client, "full")
+        self.assert_lives(client)
+
+    def killall(self, order):
+        self.server.start()
+        clients = [self.client(name=f"worker{n}") for n in range(4)]
+        for _ in range(3):
+            processes = self.server.processes()
+            self.assertGreater(len(processes), len(clients))
+            for pid in sorted(processes, key=order):
+                # that of a client that has just left may be gone
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: not any(map(alive, processes)),
+                       "the end of all smbd processes")
+            self.server.start()
+            for client in clients:
+                client.work()
+        for client in clients:
+            self.assert_lives(client)
+
+    def test_term_to_all(self):
+        """SIGTERM to all processes at once, as killall does"""
+        self.killall(lambda pid: pid)
+
+    def test_term_to_all_children_first(self):
+        """SIGTERM to all processes at once, to the parent last"""
+        self.killall(lambda pid: -pid)
+
+    def test_drop(self):
+        """durable_state:on stop = drop: a stop cuts off"""
+        self.server.option("durable_state:on stop = drop")
+        self.server.start()
+        client = self.client()
+        self.assert_protected(client, "partly", "on stop = drop")
+        self.server.stop()
+        self.assert_cut_off(client)
+        self.server.start()
+        self.client(name="another").work()
+
+    def test_hold_time(self):
+        """No start within the hold time: the connection is closed"""
+        self.server.option("durable_state:hold time = 1")
+        self.server.start()
+        client = self.client()
+        self.server.stop()
+        self.assert_cut_off(client)
+        self.server.start()
+        self.client(name="another").work()
+
+    # the keeper
+
+    def test_keeper_killed(self):
+        """SIGKILL to the keeper: clients are served, then protected again"""
+        # a keeper that can be kept from starting
+        keeper, off = self.server.path("keeper"), self.server.path("off")
+        with open(keeper, "w", encoding="utf-8") as f:
+            f.write(f"#!/bin/sh\n[ -e {off} ] && exit 1\n"
+                    f"exec {program('durable_stated')} \"$@\"\n")
+        os.chmod(keeper, 0o755)
+        self.server.option(f"durable_state:keeper = {keeper}")
+        self.server.start()
+        client = self.client()
+        self.assert_protected(client, "full")
+
+        with open(off, "w", encoding="ascii"):
+            pass
+        former = self.server.keeper_pid()
+        os.kill(former, signal.SIGKILL)
+        wait_until(lambda: self.connection(client)["protected"] == "none",
+                   "status 'none'")
+        self.assertIn("keeper", self.connection(client)["reason"])
+        self.assertEqual(self.server.status()["keeper"]["state"], "gone")
+        client.work()
+
+        os.unlink(off)
+        wait_until(lambda: self.connection(client)["protected"] == "full",
+                   "protection", 60)
+        self.assertNotEqual(self.server.keeper_pid(), former)
+        client.work()
+        self.server.restart()
+        self.assert_lives(client)
+
+    def test_keeper_back_at_once(self):
+        """SIGKILL to the keeper again and again, with a restart after each"""
+        self.server.start()
+        client = self.client()
+        for _ in range(3):
+            former = self.server.keeper_pid()
+            os.kill(former, signal.SIGKILL)
+            wait_until(lambda: self.server.keeper_pid()
+                       not in (None, former), "a new keeper")
+            wait_until(lambda: self.connection(client)["protected"] ==
+                       "full", "protection")
+            self.server.restart()
+            client.work()
+        self.assert_lives(client)
+
+    def test_keeper_reexec(self):
+        """SIGHUP to the keeper while it holds"""
+        self.server.start()
+        client = self.client()
+        for _ in range(2):
+            keeper = self.server.keeper_pid()
+            self.server.stop()
+            os.kill(keeper, signal.SIGHUP)
+            self.server.start()
+            self.assertEqual(self.server.keeper_pid(), keeper)
+            client.work()
+        self.assert_lives(client)
+
+    def test_keeper_reexec_idle(self):
+        """SIGHUP to the keeper while smbd runs"""
+        self.server.start()
+        client = self.client()
+        keeper = self.server.keeper_pid()
+        os.kill(keeper, signal.SIGHUP)
+        wait_until(lambda: self.connection(client)["protected"] == "full",
+                   "protection")
+        self.server.restart()
+        self.assertEqual(self.server.keeper_pid(), keeper)
+        self.assert_lives(client)
+
+    # images that cannot be used
+
+    def spoil(self, offset, data, most):
+        """Overwrites something in the images that the keeper holds."""
+        keeper = self.server.keeper_pid()
+        spoiled = set()
+        for link in sorted(glob.glob(f"/proc/{keeper}/fd/*")):
+            if (os.readlink(link).startswith("/memfd:durable_state image")
+                    and len(spoiled) < most):
+                with open(link, "r+b", buffering=0) as image:
+                    image.seek(offset)
+                    image.write(data)
+                    spoiled.add(os.fstat(image.fileno()).st_ino)
+        return len(spoiled)
+
+    def test_other_version(self):
+        """Images of another version: said so, cut off, a clean start"""
+        self.server.start()
+        clients = [self.client(name=f"worker{n}") for n in range(2)]
+        self.server.stop()
+        # ds_image_header.version
+        self.assertEqual(self.spoil(8, struct.pack("=I", 0x7fffffff), 2), 2)
+        self.server.start()
+        for client in clients:
+            self.assert_cut_off(client)
+        self.assertIn("version", self.server.log())
+        another = self.client(name="another")
+        self.server.restart()
+        self.assert_lives(another)
+
+    def test_damaged_image(self):
+        """An image that is damaged costs that connection only"""
+        self.server.start()
+        clients = [self.client(name=f"worker{n}") for n in range(3)]
+        self.server.stop()
+        # in the first record
+        self.assertEqual(self.spoil(48, b"\xff" * 16, 1), 1)
+        self.server.start()
+        lost = [client for client in clients
+                if client.port not in self.ports()]
+        self.assertEqual(len(lost), 1)
+        for client in clients:
+            if client in lost:
+                self.assert_cut_off(client)
+            else:
+                self.assert_lives(client)
+
+    def ports(self):
+        return {int(c["client"].rpartition(":")[2])
+                for c in self.server.status()["connections"]}
+
+    # the configuration
+
+    def test_share_without_module(self):
+        """A share without the module: said so, cut off; others live"""
+        self.server.share("bare", "vfs objects = streams_xattr",
+                          "kernel oplocks = no")
+        self.server.start()
+        client = self.client()
+        bare = self.client("bare", "bare")
+        self.assert_protected(client, "full")
+        self.assert_protected(bare, "none", "'bare'")
+        self.server.restart()
+        self.assert_cut_off(bare)
+        self.assert_lives(client)
+
+    def wrong(self, line, message):
+        self.server.option(line)
+        with open(self.server.conf, encoding="utf-8") as f:
+            number = [text.strip() for text in f].index(line) + 1
+        self.server.start()
+        self.assertIn(f"{self.server.conf}:{number}: ", self.server.log())
+        self.assertIn(message, self.server.log())
+        client = self.client()
+        self.assert_protected(client, "none", "smb.conf")
+        client.work()
+        self.server.restart()
+        self.assert_cut_off(client)
+
+    def test_wrong_value(self):
+        """A wrong value: the line is named, clients served unprotected"""
+        self.wrong("durable_state:hold time = soon",
+                   "must be a number of seconds")
+
+    def test_unknown_option(self):
+        """An unknown option: the line is named, clients unprotected"""
+        self.wrong("durable_state:hold tine = 5",
+                   "there is no option 'durable_state:hold tine'")
+
+    def two_shares(self, change):
+        self.server.share("other", "kernel oplocks = no")
+        self.server.start()
+        client = self.client()
+        durable = client.tree_connect("other")
+        handle, _ = client.open("file")
+        client.write(handle, 0, b"data")
+        other = client.use_tree(durable)
+        self.server.stop()
+        with open(self.server.conf, encoding="utf-8") as f:
+            conf = f.read()
+        with open(self.server.conf, "w", encoding="utf-8") as f:
+            f.write(change(conf))
+        self.server.start()
+
+        client.use_tree(other)
+        with self.assertRaises(smb2.SMBError) as caught:
+            client.read(handle, 0, 4)
+        self.assertEqual(caught.exception.status,
+                         NT_STATUS_NETWORK_NAME_DELETED, caught.exception)
+        client.use_tree(durable)
+        self.assert_lives(client)
+
+    def test_share_removed(self):
+        """A share that is gone after the start: the other one lives"""
+        self.two_shares(lambda conf: conf.partition("[other]")[0])
+
+    def test_share_forbidden(self):
+        """A share that the user may no longer use: the other one lives"""
+        self.two_shares(lambda conf: conf + "\tvalid users = nobody\n")
+
+
+class Result(unittest.TextTestResult):
+    """Shows the server's log while it is there."""
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.show_log(test)
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.show_log(test)
+
+    def show_log(self, test):
+        print("FAILED, end of the server's log:")
+        for line in test.server.log().splitlines()[-40:]:
+            print("    " + line, flush=True)
+
+
+if __name__ == "__main__":
+    end_cleanly()
+    unittest.main(testRunner=unittest.TextTestRunner(resultclass=Result))
