@@ -18,6 +18,9 @@
 #
 # usage: test_torture_suite.sh [COMBINATION...]
 #
+# Without a name: every dialect, the two ways of restarting, and both shares;
+# test_torture_algorithms.sh has the other combinations.
+#
 #   DS_PREFIX         the installed tree (default: build/prefix)
 #   DS_NETWORK        where the servers are (default: 127.0.61)
 #   DS_JOBS           combinations at a time (default: 4, they mostly wait)
@@ -37,7 +40,7 @@ jobs=${DS_JOBS:-4}
 tests=${DS_TORTURE_TESTS:-smb2.durable-state}
 user=$(id -un)
 password=ds-Secret1
-wanted=$*
+wanted=${*:-3.11-command 3.11-plain 2.02 2.10 3.00 3.02 3.11 3.11-unsigned}
 running=
 number=0
 failed=0
@@ -51,11 +54,13 @@ by_signal() {
 	echo ". '$here/lib/server.sh' && ds_server_restart '$dir'"
 }
 
-# What smbtorture found, shorter: the tests that failed, and why.
+# What smbtorture found, shorter: the tests that failed, and why. A warning
+# is what a function that the test has called found.
 failures() {
-	sed -n '/^\(failure\|error\): /,/^\]/p' "$1" |
-		sed -e '/^\]/d' -e 's/^\(failure\|error\): \(.*\) \[$/  \2/' \
-			-e 's/^\.\.[^ ]*\//    /'
+	sed -n -e '/^\(failure\|error\): /,/^\]/p' -e '/^WARNING!: /p' "$1" |
+		sed -e '/^\]/d' -e 's/^\(failure\|error\): \(.*\) \[/  \2: /' \
+			-e 's/^WARNING!: /    /' \
+			-e 's/\.\.\/[^ ]*\/ds_/ds_/' -e 's/^ds_/    ds_/'
 }
 
 # run NAME SHARE RESTART OPTION...: with a server of its own, in $dir at
@@ -108,7 +113,7 @@ finish() {
 
 # combination NAME SHARE RESTART OPTION...
 combination() {
-	case " ${wanted:-$1} " in
+	case " $wanted " in
 	*" $1 "*) ;;
 	*) return ;;
 	esac

@@ -111,7 +111,13 @@ static bool ds_req_interim(void *private_data)
 bool ds_wait_interim(struct torture_context *tctx, struct smb2_request *req)
 {
 	ds_loop_until(tctx, ds_req_interim, req, DS_WAIT_MSEC);
-	return req->cancel.can_cancel && !ds_req_done(req);
+	if (ds_req_done(req)) {
+		torture_comment(tctx,
+				"does not wait: %s\n",
+				nt_errstr(req->status));
+		return false;
+	}
+	return req->cancel.can_cancel;
 }
 
 bool ds_still_waiting(struct torture_context *tctx, struct smb2_request *req)

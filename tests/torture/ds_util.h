@@ -166,7 +166,13 @@ void ds_close(struct ds_client *c, struct smb2_handle *h);
 	CHECK_OK(smb2_util_close((c)->tree, h)); \
 	(h) = (struct smb2_handle) { .data = { 0 } }; \
 } while (0)
-#define RESTART() CHECK_TRUE(ds_restart(tctx))
+/* ds_restart() has said what went wrong */
+#define RESTART() do { \
+	ret = ds_restart(tctx); \
+	if (!ret) { \
+		goto done; \
+	} \
+} while (0)
 
 typedef bool (*ds_test1_fn)(struct torture_context *tctx,
 			    struct ds_client *c);
