@@ -41,12 +41,15 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "lib"))
-from server import PASSWORD, PORT, USER, Server, end_cleanly, program
+from server import PASSWORD, PORT, Server, end_cleanly, program
+
+# Access is checked for this one
+USER = "nobody"
 
 # The longest first, for they decide when all is done
 SUITES = """
-    smb2.oplock smb2.durable-v2-open smb2.notify smb2.multichannel
-    smb2.timestamps smb2.create smb2.maxfid smb2.durable-v2-delay smb2.scan
+    smb2.oplock smb2.durable-v2-open smb2.maxfid smb2.notify smb2.multichannel
+    smb2.timestamps smb2.create smb2.durable-v2-delay smb2.scan
     smb2.compound_find smb2.compound_async smb2.rename smb2.dir
     smb2.kernel-oplocks smb2.credits smb2.session smb2.lock smb2.ioctl
     smb2.durable-open smb2.connect smb2.read smb2.rw smb2.compound
@@ -136,14 +139,16 @@ class Comparison:
     def suite(self, number, suite):
         """Returns the tests that pass without and fail with the module."""
         start = time.monotonic()
-        (stock, _), (module, end) = self.compare(suite, f"s{number}")
+        (stock, stock_end), (module, module_end) = self.compare(
+            suite, f"s{number}")
         lost = sorted(passed(stock) - passed(module))
         text = (f"{suite:32} {len(passed(stock)):4} pass without, "
                 f"{len(passed(module)):4} with, of "
                 f"{len(stock.keys() | module.keys()):4}"
                 f" {time.monotonic() - start:6.1f} s")
-        if end is not None and lost:
-            text += f"  with the module: {end}"
+        for side, end in (("without", stock_end), ("with", module_end)):
+            if end is not None:
+                text += f"  {side}: {end}"
         if lost:
             text += "  differ: " + ", ".join(lost)
         print(text, flush=True)
@@ -170,9 +175,15 @@ def main():
     with Server("DSSTOCK", "127.0.0.63", module=False) as stock, \
             Server("DSMODULE", "127.0.0.64") as module:
         for server in (stock, module):
+            objects = "acl_xattr streams_xattr"
+            if server is module:
+                objects += " durable_state"
             for number in range(len(suites)):
-                server.share(f"s{number}", "kernel oplocks = no",
+                server.share(f"s{number}", f"vfs objects = {objects}",
+                             "acl_xattr:ignore system acls = yes",
+                             "kernel oplocks = no",
                              "kernel share modes = no", "posix locking = no")
+            server.sh("ds_server_user", USER, PASSWORD)
             server.start()
         comparison = Comparison(stock, module)
         lost = []
