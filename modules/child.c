@@ -24,6 +24,7 @@
 #include "../libcli/smb/smb_common.h"
 #include "messages.h"
 #include "serverid.h"
+#include "system/network.h"
 #include "system/select.h"
 #include "options.h"
 #include "records.h"
@@ -60,6 +61,8 @@ static struct ds_child {
 	NTTIME frozen;
 	struct tevent_timer *drain;
 	struct tevent_immediate *check;
+	/* SIGTERM came, the parent was asked what it means */
+	bool term;
 
 	/* of a restore, until it is reported */
 	struct ds_restore *restore;
@@ -219,6 +222,37 @@ static struct smbd_smb2_request *ds_busy_request(struct smbXsrv_client *client)
 	return NULL;
 }
 
+/*
+ * At rest. A session setup that was waited for may have left a connection
+ * readable. Write times that a timer would set are set now: to do it is a
+ * change that others may watch for, so it must not come later.
+ */
+static void ds_child_quiet(void)
+{
+	struct smbd_server_connection *sconn = ds_child->sconn;
+	struct smbXsrv_connection *xconn = NULL;
+	struct files_struct *fsp = NULL;
+
+	TALLOC_FREE(ds_child->drain);
+
+	for (xconn = sconn->client->connections;
+	     xconn != NULL;
+	     xconn = xconn->next) {
+		if (NT_STATUS_IS_OK(xconn->transport.status)) {
+			TEVENT_FD_NOT_READABLE(xconn->transport.fde);
+		}
+	}
+	change_to_root_user();
+	for (fsp = sconn->files; fsp != NULL; fsp = fsp->next) {
+		if (fsp->update_write_time_event != NULL) {
+			fsp_flush_write_time_update(fsp);
+		}
+	}
+
+	ds_child->state = DS_CHILD_QUIET;
+	ds_child_report("quiet");
+}
+
 static void ds_child_check(struct tevent_context *ev,
 			   struct tevent_immediate *im,
 			   void *private_data)
@@ -233,10 +267,7 @@ static void ds_child_check(struct tevent_context *ev,
 	{
 		return;
 	}
-
-	TALLOC_FREE(ds_child->drain);
-	ds_child->state = DS_CHILD_QUIET;
-	ds_child_report("quiet");
+	ds_child_quiet();
 }
 
 /*
@@ -270,8 +301,7 @@ static void ds_child_drained(struct tevent_context *ev,
 		 * Only a session setup is not finished. It will fail
 		 * alone, the sessions that there are go on.
 		 */
-		ds_child->state = DS_CHILD_QUIET;
-		ds_child_report("quiet");
+		ds_child_quiet();
 		return;
 	}
 
@@ -333,12 +363,15 @@ static void ds_child_thaw(void)
 {
 	struct smbXsrv_client *client = ds_child->sconn->client;
 	struct smbXsrv_connection *xconn = NULL;
+	struct smbXsrv_connection *next = NULL;
 
 	TALLOC_FREE(ds_child->drain);
 	ds_child->state = DS_CHILD_RUNNING;
 
-	for (xconn = client->connections; xconn != NULL; xconn = xconn->next) {
+	for (xconn = client->connections; xconn != NULL; xconn = next) {
 		NTSTATUS status;
+
+		next = xconn->next;
 
 		if (!NT_STATUS_IS_OK(xconn->transport.status)) {
 			continue;
@@ -351,11 +384,41 @@ static void ds_child_thaw(void)
 		if (!NT_STATUS_IS_OK(status)) {
 			smbd_server_connection_terminate(xconn,
 							 nt_errstr(status));
-			return;
+			continue;
 		}
 		/* also in the middle of a PDU */
 		TEVENT_FD_READABLE(xconn->transport.fde);
 	}
+}
+
+static void ds_child_take_back(const char *label)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct keeper_conn *keeper = NULL;
+	int ret;
+
+	ret = keeper_connect(frame,
+			     ds_config_directory(frame),
+			     "child",
+			     DS_KEEPER_TIMEOUT_MS,
+			     &keeper);
+	if (ret == 0) {
+		ret = keeper_drop(keeper, label);
+	}
+	if ((ret == ENOENT) || (ret == ECONNREFUSED)) {
+		/* it is not there any more, and what it had neither */
+		ret = 0;
+	}
+	if (ret != 0) {
+		/*
+		 * The keeper has the connection too, and may hand it to a
+		 * new smbd: two processes must not serve it.
+		 */
+		DBG_ERR("cannot take back what the keeper holds: %s\n",
+			strerror(ret));
+		exit_server_cleanly("keeper lost");
+	}
+	TALLOC_FREE(frame);
 }
 
 static NTSTATUS ds_child_hand_over(const char *label)
@@ -397,6 +460,11 @@ static NTSTATUS ds_child_hand_over(const char *label)
 	}
 	if (ret != 0) {
 		status = map_nt_error_from_unix_common(ret);
+		if (keeper != NULL) {
+			/* a late answer may mean that it has it all */
+			TALLOC_FREE(keeper);
+			ds_child_take_back(label);
+		}
 		goto wipe;
 	}
 	goto done;
@@ -406,32 +474,6 @@ done:
 	json_decref(info);
 	TALLOC_FREE(frame);
 	return status;
-}
-
-static void ds_child_take_back(const char *label)
-{
-	TALLOC_CTX *frame = talloc_stackframe();
-	struct keeper_conn *keeper = NULL;
-	int ret;
-
-	ret = keeper_connect(frame,
-			     ds_config_directory(frame),
-			     "child",
-			     DS_KEEPER_TIMEOUT_MS,
-			     &keeper);
-	if (ret == 0) {
-		ret = keeper_drop(keeper, label);
-	}
-	if (ret != 0) {
-		/*
-		 * The keeper has the connection too, and may hand it to a
-		 * new smbd: two processes must not serve it.
-		 */
-		DBG_ERR("cannot take back what the keeper holds: %s\n",
-			strerror(ret));
-		exit_server_cleanly("keeper lost");
-	}
-	TALLOC_FREE(frame);
 }
 
 /*
@@ -483,6 +525,10 @@ static void ds_child_capture(struct messaging_context *msg_ctx,
 		return;
 	}
 	change_to_root_user();
+	if (ds_busy_request(ds_child->sconn->client) != NULL) {
+		ds_child_failed("a request is being processed again");
+		return;
+	}
 
 	snprintf(label, sizeof(label), "client-%d", (int)getpid());
 	status = ds_child_hand_over(label);
@@ -497,6 +543,11 @@ static void ds_child_capture(struct messaging_context *msg_ctx,
 			ds_child_take_back(label);
 			ds_child_thaw();
 			return;
+		}
+		if (strequal(op, "exit")) {
+			/* we were too late */
+			ds_child_take_back(label);
+			exit_server_cleanly("termination signal");
 		}
 		if (strequal(op, "end")) {
 			break;
@@ -527,6 +578,9 @@ static void ds_child_handler(struct tevent_context *ev,
 	if (ret != 0) {
 		/* the parent has ended; Samba's own pipe tells as well */
 		TALLOC_FREE(ds_child->fde);
+		if (ds_child->term) {
+			exit_server_cleanly("termination signal");
+		}
 		return;
 	}
 
@@ -564,7 +618,8 @@ bool ds_child_stop(struct smbd_server_connection *sconn)
 	 * Only the parent knows whether all of smbd ends, or this one.
 	 */
 	ret = ds_send(ds_child->fd, json_pack("{ss}", "op", "term"));
-	return (ret == 0);
+	ds_child->term = (ret == 0);
+	return ds_child->term;
 }
 
 /*
@@ -582,6 +637,7 @@ static void ds_child_restored(struct tevent_context *ev,
 	struct ds_restore *restore = ds_child->restore;
 	NTTIME pause = ds_now() - restore->old->frozen;
 	json_t *lost = json_array();
+	json_t *report = NULL;
 	size_t i;
 	NTSTATUS status;
 
@@ -589,16 +645,19 @@ static void ds_child_restored(struct tevent_context *ev,
 	for (i = 0; i < MIN(restore->num_lost, DS_LOST_MAX); i++) {
 		json_array_append_new(lost, json_string(restore->lost[i]));
 	}
-	(void)ds_send(ds_child->fd,
-		      json_pack("{ss ss sI sI so}",
-				"op", "thawed",
-				"client",
-				ds_client_name(talloc_tos(),
-					       ds_child->sconn),
-				/* NTTIME counts 100 ns */
-				"pause_ms", (json_int_t)(pause / 10000),
-				"num_lost", (json_int_t)restore->num_lost,
-				"lost", lost));
+	report = json_pack("{ss ss sI sI so}",
+			   "op", "thawed",
+			   "client",
+			   ds_client_name(talloc_tos(), ds_child->sconn),
+			   /* NTTIME counts 100 ns */
+			   "pause_ms", (json_int_t)(pause / 10000),
+			   "num_lost", (json_int_t)restore->num_lost,
+			   "lost", lost);
+	if (keeper_json_size(report) > KEEPER_PACKET_MAX) {
+		/* long names: the number is what must arrive */
+		json_array_clear(lost);
+	}
+	(void)ds_send(ds_child->fd, report);
 	TALLOC_FREE(ds_child->restore);
 
 	/*
@@ -676,6 +735,26 @@ static void ds_held_close(struct ds_held *held)
 	held->num_fds = 0;
 }
 
+/*
+ * smbd reads the first packet of a connection without looking at anything
+ * else: a client that sends one byte would hold up every restart. SMB2
+ * reads with MSG_DONTWAIT, so the limit is for that packet only.
+ */
+static void ds_first_read_timeout(struct smbXsrv_connection *xconn)
+{
+	struct timeval tv = { .tv_sec = 2, };
+	int ret;
+
+	ret = setsockopt(xconn->transport.sock,
+			 SOL_SOCKET,
+			 SO_RCVTIMEO,
+			 &tv,
+			 sizeof(tv));
+	if (ret == -1) {
+		DBG_NOTICE("SO_RCVTIMEO: %s\n", strerror(errno));
+	}
+}
+
 void ds_child_start(struct smbd_server_connection *sconn,
 		    struct smbXsrv_connection *xconn)
 {
@@ -705,6 +784,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	}
 
 	if (ds_child->held == NULL) {
+		ds_first_read_timeout(xconn);
 		return;
 	}
 

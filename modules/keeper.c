@@ -47,6 +47,7 @@ static void ds_keeper_gone(struct tevent_context *ev,
 		"protected until it is back.\n");
 	TALLOC_FREE(parent->keeper_fde);
 	TALLOC_FREE(parent->keeper);
+	ds_stop_keeper_gone(parent);
 	ds_keeper_start(parent);
 }
 

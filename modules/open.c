@@ -166,10 +166,6 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		goto store;
 	}
 
-	if (fsp->update_write_time_event != NULL) {
-		/* a timer does not travel: do now what it was set for */
-		fsp_flush_write_time_update(fsp);
-	}
 	record.fsp_flags = ds_fsp_flags_get(fsp);
 	if (fd_fsp != fsp) {
 		record.base_share_file_id = fh_get_gen_id(fd_fsp->fh);
@@ -211,6 +207,30 @@ struct ds_restore_open_state {
 	struct files_struct *fsp;
 	NTSTATUS status;
 };
+
+/*
+ * An open that cannot be brought back to its end. From where its entries
+ * in the databases are ours they must go with it, and what is not ours
+ * names a process that is gone: whoever meets it next removes it.
+ */
+static void ds_restore_undo(struct files_struct *fsp)
+{
+	struct files_struct *base_fsp = fsp->base_fsp;
+
+	if (base_fsp != NULL) {
+		base_fsp->stream_fsp = NULL;
+		fsp->base_fsp = NULL;
+	}
+	if (fsp->fsp_flags.is_fsa) {
+		close_file_free(NULL, &fsp, ERROR_CLOSE);
+	} else {
+		fd_close(fsp);
+		file_free(NULL, fsp);
+	}
+	if (base_fsp != NULL) {
+		close_file_free(NULL, &base_fsp, ERROR_CLOSE);
+	}
+}
 
 static NTSTATUS ds_restore_lease(struct ds_restore_open_state *state)
 {
@@ -284,6 +304,9 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 		state->status = NT_STATUS_NOT_FOUND;
 		return;
 	}
+
+	/* a close cleans up from here on */
+	fsp->fsp_flags.is_fsa = true;
 
 	if (br_lck != NULL) {
 		ok = brl_adopt(fsp, br_lck, old);
@@ -486,16 +509,19 @@ static NTSTATUS ds_restore_file(struct ds_restore *restore,
 		fsp_break_timeout_restore(fsp, record->break_timeout);
 	}
 
+	/* without these the handle is still of use */
 	if (record->scan != NULL) {
 		status = ds_restore_scan(fsp, record->scan);
 		if (!NT_STATUS_IS_OK(status)) {
-			return status;
+			ds_restore_lost(restore, "scan of",
+					record->base_name, status);
 		}
 	}
 	if (record->notify != NULL) {
 		status = ds_restore_notify(fsp, record->notify);
 		if (!NT_STATUS_IS_OK(status)) {
-			return status;
+			ds_restore_lost(restore, "watch of",
+					record->base_name, status);
 		}
 	}
 	return NT_STATUS_OK;
@@ -547,7 +573,6 @@ static NTSTATUS ds_restore_fsp(struct ds_restore *restore,
 		status = ds_restore_pipe(fsp);
 	} else {
 		status = ds_restore_file(restore, fsp, record);
-		fsp->fsp_flags.is_fsa = true;
 	}
 	if (!NT_STATUS_IS_OK(status)) {
 		goto fail;
@@ -556,14 +581,7 @@ static NTSTATUS ds_restore_fsp(struct ds_restore *restore,
 	ZERO_STRUCT(conn->sconn->fsp_fi_cache);
 	return NT_STATUS_OK;
 fail:
-	/*
-	 * The entries in the databases name a process that is gone:
-	 * whoever meets them next removes them.
-	 */
-	op->compat = NULL;
-	fsp->op = NULL;
-	fd_close(fsp);
-	file_free(NULL, fsp);
+	ds_restore_undo(fsp);
 	return status;
 }
 
@@ -628,7 +646,6 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 
 	status = ds_restore_fsp(restore, op, tcon->compat, record);
 	if (!NT_STATUS_IS_OK(status)) {
-		TALLOC_FREE(op);
 		goto lost;
 	}
 	goto done;

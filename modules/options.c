@@ -255,7 +255,9 @@ bool ds_config_load(TALLOC_CTX *mem_ctx, struct ds_config **_config)
 		.unprotected = strequal(
 			ds_config_value("unprotected", "cut", &ok), "veto") ?
 			DS_UNPROTECTED_VETO : DS_UNPROTECTED_CUT,
-		.keeper = ds_config_value("keeper", keeper, &ok),
+		/* loadparm's own copy goes with the next reload */
+		.keeper = talloc_strdup(
+			config, ds_config_value("keeper", keeper, &ok)),
 	};
 
 	*_config = config;

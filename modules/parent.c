@@ -131,9 +131,16 @@ pid_t ds_parent_fork(struct ds_parent *parent, struct ds_held *held)
 
 	ret = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv);
 	if (ret == -1) {
-		/* serve the client all the same, unprotected */
 		DBG_ERR("socketpair failed: %s\n", strerror(errno));
-		return fork();
+		if (held != NULL) {
+			return -1;
+		}
+		/* serve the client all the same, unprotected */
+		pid = fork();
+		if (pid == 0) {
+			TALLOC_FREE(ds_parent);
+		}
+		return pid;
 	}
 	(void)setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 
@@ -327,6 +334,7 @@ static bool ds_hook_stop(void)
 		return false;
 	}
 	if (parent->stop != NULL) {
+		ds_stop_signal(parent);
 		return true;
 	}
 	if (parent->config->on_stop == DS_ON_STOP_DROP) {

@@ -132,6 +132,9 @@ const char *ds_stop_begin(struct ds_parent *parent,
 			  void *private_data);
 /* Whoever is told of the progress has gone */
 void ds_stop_forget(struct ds_parent *parent, void *private_data);
+/* SIGTERM while smbd is about to end: then it has to */
+void ds_stop_signal(struct ds_parent *parent);
+void ds_stop_keeper_gone(struct ds_parent *parent);
 /* A child said something about its state, or ended */
 void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json);
 

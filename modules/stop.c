@@ -54,15 +54,24 @@
 /* Closing all files of those that are cut off; the end of the others */
 #define DS_END_SECONDS 5
 
+enum ds_stop_phase {
+	DS_STOP_FREEZE,
+	DS_STOP_BARRIER,
+	DS_STOP_CAPTURE,
+	DS_STOP_CUT,
+	DS_STOP_END,
+};
+
 struct ds_stop {
 	struct ds_parent *parent;
+	enum ds_stop_phase phase;
 	bool force;
+	/* smbd has to end, whatever becomes of the clients */
+	bool sigterm;
 	NTTIME begun;
 	struct tevent_timer *timer;
-	bool barrier;
-	bool capturing;
-	bool ending;
-	bool told_end;
+	/* notifyd has not answered yet */
+	bool pinged;
 	unsigned int num_held;
 	unsigned int num_failed;
 	/* of {"client":…,"reason":…} */
@@ -72,9 +81,15 @@ struct ds_stop {
 };
 
 static void ds_stop_next(struct ds_stop *stop);
+static void ds_stop_pong(struct messaging_context *msg_ctx,
+			 void *private_data,
+			 uint32_t msg_type,
+			 struct server_id src,
+			 DATA_BLOB *data);
 
 static int ds_stop_destructor(struct ds_stop *stop)
 {
+	messaging_deregister(stop->parent->msg_ctx, MSG_PONG, stop);
 	json_decref(stop->lost);
 	return 0;
 }
@@ -112,14 +127,19 @@ static void ds_stop_listener_on(int fd,
 }
 
 /*
- * All is as it was before.
+ * All is as it was before. Only if a signal asked for it smbd ends all the
+ * same, as without us.
  */
 static void ds_stop_abort(struct ds_stop *stop, const char *reason)
 {
 	struct ds_parent *parent = stop->parent;
+	bool sigterm = stop->sigterm;
 	struct ds_peer *peer = NULL;
 
-	DBG_ERR("smbd goes on, nothing has happened: %s\n", reason);
+	DBG_ERR("%s: %s\n",
+		sigterm ? "Clients will be cut off" :
+			  "smbd goes on, nothing has happened",
+		reason);
 
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
 		peer->state = DS_PEER_RUNNING;
@@ -134,12 +154,123 @@ static void ds_stop_abort(struct ds_stop *stop, const char *reason)
 	ds_stop_tell(stop,
 		     json_pack("{sb ss}", "ok", false, "error", reason));
 	TALLOC_FREE(stop);
+
+	if (sigterm) {
+		exit_server_cleanly("termination signal");
+	}
+}
+
+void ds_stop_keeper_gone(struct ds_parent *parent)
+{
+	struct ds_stop *stop = parent->stop;
+
+	/* what was held is gone, and a new keeper knows nothing of it */
+	if ((stop != NULL) && (stop->phase < DS_STOP_CUT)) {
+		ds_stop_abort(stop, "the keeper has ended");
+	}
+}
+
+void ds_stop_signal(struct ds_parent *parent)
+{
+	parent->stop->sigterm = true;
+	parent->stop->force = true;
+}
+
+static void ds_stop_progress(struct ds_peer *peer,
+			     const char *state,
+			     const char *reason)
+{
+	ds_stop_tell(peer->parent->stop,
+		     json_pack("{s{ss ss ss}}",
+			       "progress",
+			       "client",
+			       peer->client != NULL ? peer->client : "?",
+			       "state", state,
+			       "reason", reason));
+}
+
+static void ds_stop_failed(struct ds_peer *peer, const char *reason)
+{
+	struct ds_stop *stop = peer->parent->stop;
+
+	peer->state = DS_PEER_FAILED;
+	stop->num_failed += 1;
+	json_array_append_new(
+		stop->lost,
+		json_pack("{ss ss}",
+			  "client", peer->client != NULL ? peer->client : "?",
+			  "reason", reason));
+	ds_stop_progress(peer, "failed", reason);
+}
+
+static size_t ds_stop_count(const struct ds_stop *stop,
+			    enum ds_peer_state state)
+{
+	const struct ds_peer *peer = NULL;
+	size_t num = 0;
+
+	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
+		num += (peer->state == state) ? 1 : 0;
+	}
+	return num;
+}
+
+/*
+ * Those that did not do in time what the phase is about. A client whose
+ * process does not answer is lost when smbd has to end, and must not keep
+ * the others waiting then.
+ */
+static void ds_stop_late(struct ds_stop *stop, enum ds_peer_state late)
+{
+	struct ds_peer *peer = NULL;
+
+	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
+		if (peer->state != late) {
+			continue;
+		}
+		ds_stop_failed(peer, "the process does not answer");
+		if (stop->force) {
+			kill(peer->pid, SIGKILL);
+		}
+	}
 }
 
 static void ds_stop_timeout(struct tevent_context *ev,
 			    struct tevent_timer *te,
 			    struct timeval now,
-			    void *private_data);
+			    void *private_data)
+{
+	struct ds_stop *stop = talloc_get_type_abort(
+		private_data, struct ds_stop);
+	struct ds_peer *peer = NULL;
+
+	TALLOC_FREE(stop->timer);
+
+	switch (stop->phase) {
+	case DS_STOP_FREEZE:
+		ds_stop_late(stop, DS_PEER_FREEZING);
+		break;
+	case DS_STOP_BARRIER:
+		DBG_WARNING("notifyd does not answer: clients may miss a "
+			    "change in a directory that they watch\n");
+		stop->pinged = false;
+		break;
+	case DS_STOP_CAPTURE:
+		ds_stop_late(stop, DS_PEER_CAPTURING);
+		break;
+	case DS_STOP_CUT:
+	case DS_STOP_END:
+		DBG_WARNING("not all processes ended in time\n");
+		for (peer = stop->parent->peers;
+		     peer != NULL;
+		     peer = peer->next) {
+			kill(peer->pid, SIGKILL);
+		}
+		exit_server_cleanly("termination signal");
+		break;
+	}
+	ds_stop_next(stop);
+}
 
 static bool ds_stop_timer(struct ds_stop *stop, struct timeval end)
 {
@@ -147,6 +278,68 @@ static bool ds_stop_timer(struct ds_stop *stop, struct timeval end)
 	stop->timer = tevent_add_timer(
 		stop->parent->ev, stop, end, ds_stop_timeout, stop);
 	return (stop->timer != NULL);
+}
+
+static void ds_stop_pong(struct messaging_context *msg_ctx,
+			 void *private_data,
+			 uint32_t msg_type,
+			 struct server_id src,
+			 DATA_BLOB *data)
+{
+	struct ds_stop *stop = talloc_get_type_abort(
+		private_data, struct ds_stop);
+
+	if (stop->pinged) {
+		stop->pinged = false;
+		ds_stop_next(stop);
+	}
+}
+
+/*
+ * Without an answer to wait for there is no barrier: notifyd has ended by
+ * the same signal as we.
+ */
+static void ds_stop_barrier(struct ds_stop *stop)
+{
+	struct ds_parent *parent = stop->parent;
+	NTSTATUS status;
+
+	status = messaging_register(
+		parent->msg_ctx, stop, MSG_PONG, ds_stop_pong);
+	if (!NT_STATUS_IS_OK(status)) {
+		return;
+	}
+	status = messaging_send(parent->msg_ctx,
+				parent->smbd->notifyd(),
+				MSG_PING,
+				&data_blob_null);
+	if (!NT_STATUS_IS_OK(status)) {
+		return;
+	}
+	stop->pinged = ds_stop_timer(
+		stop, timeval_current_ofs(0, DS_BARRIER_USECS));
+}
+
+static void ds_stop_capture(struct ds_stop *stop)
+{
+	struct ds_peer *peer = NULL;
+
+	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
+		NTSTATUS status;
+
+		if (peer->state != DS_PEER_QUIET) {
+			continue;
+		}
+		peer->state = DS_PEER_CAPTURING;
+		status = messaging_send(stop->parent->msg_ctx,
+					pid_to_procid(peer->pid),
+					MSG_DS_CAPTURE,
+					&data_blob_null);
+		if (!NT_STATUS_IS_OK(status)) {
+			ds_stop_failed(peer, nt_errstr(status));
+		}
+	}
+	(void)ds_stop_timer(stop, timeval_current_ofs(DS_CAPTURE_SECONDS, 0));
 }
 
 struct ds_stop_fds {
@@ -169,12 +362,12 @@ static void ds_stop_listener_add(int fd,
 	}
 }
 
-static void ds_stop_ending(struct ds_stop *stop);
-
-static void ds_stop_end(struct ds_stop *stop)
+/*
+ * After this the clients belong to the keeper.
+ */
+static int ds_stop_hand_over(struct ds_stop *stop)
 {
 	struct ds_parent *parent = stop->parent;
-	struct ds_peer *peer = NULL;
 	struct ds_stop_fds listeners = { .num = 0 };
 	json_t *info = NULL;
 	int ret;
@@ -194,8 +387,7 @@ static void ds_stop_end(struct ds_stop *stop)
 		ret = keeper_hold(parent->keeper, parent->config->hold_time);
 	}
 	if (ret != 0) {
-		ds_stop_abort(stop, keeper_error(parent->keeper));
-		return;
+		return ret;
 	}
 
 	DBG_ERR("smbd ends. The keeper holds %u connections for %u seconds; "
@@ -208,194 +400,83 @@ static void ds_stop_end(struct ds_stop *stop)
 			       "ok", true,
 			       "connections", (json_int_t)stop->num_held,
 			       "failed", (json_int_t)stop->num_failed));
-
-	stop->ending = true;
-	(void)ds_stop_timer(stop, timeval_current_ofs(DS_END_SECONDS, 0));
-	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		if (peer->state != DS_PEER_HELD) {
-			ds_peer_send(peer, json_pack("{ss}", "op", "exit"));
-		}
-	}
-	ds_stop_ending(stop);
+	return 0;
 }
 
 /*
- * Who is still there?
+ * To all in this state.
  */
-static void ds_stop_ending(struct ds_stop *stop)
+static void ds_stop_send(struct ds_stop *stop,
+			 enum ds_peer_state state,
+			 const char *op)
 {
-	struct ds_parent *parent = stop->parent;
-	struct ds_peer *peer = NULL;
-	size_t num_held = 0;
-	size_t num_others = 0;
-
-	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		if (peer->state == DS_PEER_HELD) {
-			num_held += 1;
-		} else if (peer->state != DS_PEER_GONE) {
-			num_others += 1;
-		}
-	}
-	if (num_others != 0) {
-		return;
-	}
-	if (num_held == 0) {
-		exit_server_cleanly("termination signal");
-	}
-	if (stop->told_end) {
-		return;
-	}
-	stop->told_end = true;
-	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		if (peer->state == DS_PEER_HELD) {
-			ds_peer_send(peer, json_pack("{ss}", "op", "end"));
-		}
-	}
-}
-
-static void ds_stop_timeout(struct tevent_context *ev,
-			    struct tevent_timer *te,
-			    struct timeval now,
-			    void *private_data)
-{
-	struct ds_stop *stop = talloc_get_type_abort(
-		private_data, struct ds_stop);
 	struct ds_peer *peer = NULL;
 
-	TALLOC_FREE(stop->timer);
-
-	if (stop->ending) {
-		DBG_WARNING("not all processes ended in time\n");
-		exit_server_cleanly("termination signal");
-	}
-	if (stop->barrier) {
-		DBG_WARNING("notifyd does not answer: clients may miss a "
-			    "change in a directory that they watch\n");
-		stop->barrier = false;
-		ds_stop_next(stop);
-		return;
-	}
-
 	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
-		if ((peer->state == DS_PEER_FREEZING) ||
-		    (peer->state == DS_PEER_CAPTURING))
-		{
-			json_t *json = json_pack("{ss}",
-				"reason", "the process does not answer");
-
-			ds_stop_peer(peer, "failed", json);
-			json_decref(json);
-			if (stop->parent->stop != stop) {
-				return;
-			}
+		if (peer->state == state) {
+			ds_peer_send(peer, json_pack("{ss}", "op", op));
 		}
 	}
-}
-
-static size_t ds_stop_count(const struct ds_stop *stop,
-			    enum ds_peer_state state)
-{
-	const struct ds_peer *peer = NULL;
-	size_t num = 0;
-
-	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
-		num += (peer->state == state) ? 1 : 0;
-	}
-	return num;
-}
-
-static void ds_stop_pong(struct messaging_context *msg_ctx,
-			 void *private_data,
-			 uint32_t msg_type,
-			 struct server_id src,
-			 DATA_BLOB *data)
-{
-	struct ds_stop *stop = talloc_get_type_abort(
-		private_data, struct ds_stop);
-
-	if (!stop->barrier) {
-		return;
-	}
-	stop->barrier = false;
-	TALLOC_FREE(stop->timer);
-	ds_stop_next(stop);
 }
 
 /*
- * True if the answer is to be waited for.
+ * Go on as far as the phase's condition is met.
  */
-static bool ds_stop_barrier(struct ds_stop *stop)
-{
-	struct ds_parent *parent = stop->parent;
-	NTSTATUS status;
-
-	status = messaging_register(
-		parent->msg_ctx, stop, MSG_PONG, ds_stop_pong);
-	if (!NT_STATUS_IS_OK(status)) {
-		return false;
-	}
-	status = messaging_send(parent->msg_ctx,
-				parent->smbd->notifyd(),
-				MSG_PING,
-				&data_blob_null);
-	if (!NT_STATUS_IS_OK(status)) {
-		/* ended by the same signal as we */
-		return false;
-	}
-	return ds_stop_timer(
-		stop, timeval_current_ofs(0, DS_BARRIER_USECS));
-}
-
-static void ds_stop_capture(struct ds_stop *stop)
-{
-	struct ds_peer *peer = NULL;
-
-	stop->capturing = true;
-
-	for (peer = stop->parent->peers; peer != NULL; peer = peer->next) {
-		NTSTATUS status;
-
-		if (peer->state != DS_PEER_QUIET) {
-			continue;
-		}
-		peer->state = DS_PEER_CAPTURING;
-		status = messaging_send(stop->parent->msg_ctx,
-					pid_to_procid(peer->pid),
-					MSG_DS_CAPTURE,
-					&data_blob_null);
-		if (!NT_STATUS_IS_OK(status)) {
-			DBG_WARNING("cannot reach process %d: %s\n",
-				    (int)peer->pid,
-				    nt_errstr(status));
-		}
-	}
-	if (!ds_stop_timer(stop, timeval_current_ofs(DS_CAPTURE_SECONDS, 0))) {
-		ds_stop_abort(stop, "out of memory");
-	}
-}
-
 static void ds_stop_next(struct ds_stop *stop)
 {
-	if (ds_stop_count(stop, DS_PEER_FREEZING) != 0) {
-		return;
-	}
-	if (!stop->force && (stop->num_failed != 0)) {
-		ds_stop_abort(stop, "not all clients can be kept");
-		return;
-	}
-	if (stop->barrier) {
-		return;
-	}
-	if (!stop->capturing) {
-		ds_stop_capture(stop);
-		if (stop->parent->stop != stop) {
+	struct ds_parent *parent = stop->parent;
+	int ret;
+
+	if (stop->phase == DS_STOP_FREEZE) {
+		if (ds_stop_count(stop, DS_PEER_FREEZING) != 0) {
 			return;
 		}
+		if (!stop->force && (stop->num_failed != 0)) {
+			ds_stop_abort(stop, "not all clients can be kept");
+			return;
+		}
+		stop->phase = DS_STOP_BARRIER;
+		ds_stop_barrier(stop);
 	}
-	if (ds_stop_count(stop, DS_PEER_CAPTURING) != 0) {
-		return;
+
+	if (stop->phase == DS_STOP_BARRIER) {
+		if (stop->pinged) {
+			return;
+		}
+		stop->phase = DS_STOP_CAPTURE;
+		ds_stop_capture(stop);
 	}
-	ds_stop_end(stop);
+
+	if (stop->phase == DS_STOP_CAPTURE) {
+		if (ds_stop_count(stop, DS_PEER_CAPTURING) != 0) {
+			return;
+		}
+		if (!stop->force && (stop->num_failed != 0)) {
+			ds_stop_abort(stop, "not all clients can be kept");
+			return;
+		}
+		ret = ds_stop_hand_over(stop);
+		if (ret != 0) {
+			ds_stop_abort(stop, keeper_error(parent->keeper));
+			return;
+		}
+		stop->phase = DS_STOP_CUT;
+		(void)ds_stop_timer(stop,
+				    timeval_current_ofs(DS_END_SECONDS, 0));
+		ds_stop_send(stop, DS_PEER_FAILED, "exit");
+	}
+
+	if (stop->phase == DS_STOP_CUT) {
+		if (ds_stop_count(stop, DS_PEER_FAILED) != 0) {
+			return;
+		}
+		stop->phase = DS_STOP_END;
+		ds_stop_send(stop, DS_PEER_HELD, "end");
+	}
+
+	if (ds_stop_count(stop, DS_PEER_HELD) == 0) {
+		exit_server_cleanly("termination signal");
+	}
 }
 
 /*
@@ -414,9 +495,7 @@ static void ds_stop_reap(pid_t pid)
 void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
 {
 	struct ds_stop *stop = peer->parent->stop;
-	const char *client = (peer->client != NULL) ? peer->client : "?";
 	const char *reason = NULL;
-	bool all_quiet;
 
 	if (stop == NULL) {
 		return;
@@ -424,49 +503,20 @@ void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
 
 	if (strequal(op, "quiet") && (peer->state == DS_PEER_FREEZING)) {
 		peer->state = DS_PEER_QUIET;
-		ds_stop_tell(stop,
-			     json_pack("{s{ss ss ss}}",
-				       "progress",
-				       "client", client,
-				       "state", "frozen",
-				       "reason", ""));
+		ds_stop_progress(peer, "frozen", "");
 	} else if (strequal(op, "held") &&
 		   (peer->state == DS_PEER_CAPTURING)) {
 		peer->state = DS_PEER_HELD;
 		stop->num_held += 1;
 	} else if (strequal(op, "failed") && (peer->state != DS_PEER_FAILED)) {
-		peer->state = DS_PEER_FAILED;
-		stop->num_failed += 1;
 		reason = ds_json_string(json, "reason");
-		json_array_append_new(
-			stop->lost,
-			json_pack("{ss ss}",
-				  "client", client,
-				  "reason", reason != NULL ? reason : ""));
-		ds_stop_tell(stop,
-			     json_pack("{s{ss ss ss}}",
-				       "progress",
-				       "client", client,
-				       "state", "failed",
-				       "reason",
-				       reason != NULL ? reason : ""));
+		ds_stop_failed(peer, reason != NULL ? reason : "");
 	} else if (strequal(op, "gone")) {
 		/* its client has gone, or it was told to end */
-		if (stop->ending) {
+		if (stop->phase >= DS_STOP_CUT) {
 			ds_stop_reap(peer->pid);
 		}
 		peer->state = DS_PEER_GONE;
-	}
-	if (stop->ending) {
-		ds_stop_ending(stop);
-		return;
-	}
-
-	all_quiet = (ds_stop_count(stop, DS_PEER_FREEZING) == 0);
-	if (all_quiet && !stop->capturing && !stop->barrier &&
-	    (stop->force || (stop->num_failed == 0)))
-	{
-		stop->barrier = ds_stop_barrier(stop);
 	}
 	ds_stop_next(stop);
 }
@@ -534,9 +584,6 @@ const char *ds_stop_begin(struct ds_parent *parent,
 	if (parent->keeper == NULL) {
 		return "the keeper (durable_stated) is not running";
 	}
-	if (parent->ret != NULL) {
-		return "clients are still being brought back";
-	}
 
 	stop = talloc(parent, struct ds_stop);
 	if (stop == NULL) {
@@ -545,6 +592,8 @@ const char *ds_stop_begin(struct ds_parent *parent,
 	*stop = (struct ds_stop) {
 		.parent = parent,
 		.force = force,
+		/* nobody is there to be told that it did not work */
+		.sigterm = (fn == NULL),
 		.begun = timeval_to_nttime(&tv),
 		.lost = json_array(),
 		.fn = fn,
