@@ -51,17 +51,20 @@ void ds_peer_send(struct ds_peer *peer, json_t *json)
 }
 
 /*
- * The signal may have come to all processes: then ours was there first,
- * and is looked at before this.
+ * Who sends a signal to all processes may come to the parent last. Only when
+ * it has had the time to come is the signal meant for the one process.
  */
+#define DS_TERM_WAIT_MSEC 200
+
 static void ds_peer_term(struct tevent_context *ev,
-			 struct tevent_immediate *im,
+			 struct tevent_timer *te,
+			 struct timeval now,
 			 void *private_data)
 {
 	struct ds_peer *peer = talloc_get_type_abort(
 		private_data, struct ds_peer);
 
-	TALLOC_FREE(im);
+	TALLOC_FREE(te);
 	if (peer->parent->stop == NULL) {
 		ds_peer_send(peer, json_pack("{ss}", "op", "exit"));
 	}
@@ -80,11 +83,15 @@ static void ds_peer_packet(struct ds_peer *peer, json_t *json)
 	}
 
 	if (strequal(op, "term")) {
-		struct tevent_immediate *im = tevent_create_immediate(peer);
+		struct tevent_timer *te = tevent_add_timer(
+			peer->parent->ev,
+			peer,
+			timeval_current_ofs_msec(DS_TERM_WAIT_MSEC),
+			ds_peer_term,
+			peer);
 
-		if (im != NULL) {
-			tevent_schedule_immediate(
-				im, peer->parent->ev, ds_peer_term, peer);
+		if (te == NULL) {
+			ds_peer_send(peer, json_pack("{ss}", "op", "exit"));
 		}
 	} else if (strequal(op, "status")) {
 		ds_admin_peer_status(peer, json_object_get(json, "connection"));

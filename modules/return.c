@@ -25,6 +25,8 @@
 #include "smbd/smbXsrv_open.h"
 #include "system/select.h"
 #include "lib/util/server_id.h"
+#include "lib/util/server_id_db.h"
+#include "messages.h"
 #include "lib/util/util_process.h"
 #include "librpc/gen_ndr/ndr_smbXsrv.h"
 #include "librpc/gen_ndr/ndr_open_files.h"
@@ -40,9 +42,10 @@
  * belongs to another one.
  */
 
+/* How long notifyd may take to start */
+#define DS_NOTIFYD_WAIT_MSEC 2000
+
 struct ds_return {
-	/* when the old smbd began to stop */
-	NTTIME begun;
 	bool restart;
 	/* processes that have not said "thawed" */
 	unsigned int num_pending;
@@ -398,6 +401,51 @@ static int ds_return_scavenger_fn(struct db_record *rec,
 	return 0;
 }
 
+/*
+ * What the processes restore, and what new clients open, is watched by
+ * notifyd, which they find by its name: it must have it first. It says so to
+ * us when it has.
+ */
+static void ds_return_notifyd(struct ds_parent *parent)
+{
+	struct server_id notifyd = parent->smbd->notifyd();
+	struct server_id named = { .pid = 0 };
+	struct tevent_context *ev = NULL;
+	struct tevent_req *req = NULL;
+	bool ok;
+
+	if (procid_to_pid(&notifyd) == 0) {
+		/* smbd --interactive is notifyd itself */
+		return;
+	}
+	ev = samba_tevent_context_init(parent);
+	if (ev == NULL) {
+		return;
+	}
+	req = messaging_read_send(
+		ev, ev, parent->msg_ctx, MSG_SMB_NOTIFY_STARTED);
+	if ((req == NULL) ||
+	    !tevent_req_set_endtime(req,
+				    ev,
+				    timeval_current_ofs_msec(
+					    DS_NOTIFYD_WAIT_MSEC)))
+	{
+		TALLOC_FREE(ev);
+		return;
+	}
+	ok = server_id_db_lookup_one(
+		messaging_names_db(parent->msg_ctx), "notify-daemon", &named);
+	if (!ok || (procid_to_pid(&named) != procid_to_pid(&notifyd))) {
+		ok = tevent_req_poll(req, ev);
+		if (!ok || (messaging_read_recv(req, NULL, NULL) != 0)) {
+			DBG_ERR("notifyd does not start: clients may no "
+				"longer be told of changes in directories\n");
+		}
+	}
+	TALLOC_FREE(req);
+	TALLOC_FREE(ev);
+}
+
 void ds_return_begin(struct ds_parent *parent)
 {
 	struct keeper_holding *list = NULL;
@@ -438,11 +486,12 @@ void ds_return_begin(struct ds_parent *parent)
 			  &parent->num_listeners);
 	if (err == 0) {
 		ret->restart = true;
-		ret->begun = ds_json_int(info, "begun");
 		json_array_extend(ret->lost, json_object_get(info, "lost"));
 		ret->num_lost = json_array_size(ret->lost);
 		json_decref(info);
 	}
+
+	ds_return_notifyd(parent);
 
 	for (i = 0; i < num; i++) {
 		if (strncmp(list[i].label, "client-", 7) == 0) {

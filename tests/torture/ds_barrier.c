@@ -35,6 +35,7 @@ static bool ds_hammer(struct torture_context *tctx,
 	struct ds_restart *r = NULL;
 	unsigned num = 0;
 	bool ret = true;
+	bool ok;
 	int i;
 
 	for (i = 0; i < 5; i++) {
@@ -44,8 +45,9 @@ static bool ds_hammer(struct torture_context *tctx,
 			CHECK_STATUS(try_it(private_data), expected);
 			num++;
 		} while (ds_restart_running(r));
-		CHECK_TRUE(ds_restart_wait(tctx, r));
+		ok = ds_restart_wait(tctx, r);
 		r = NULL;
+		CHECK_TRUE(ok);
 		CHECK_STATUS(try_it(private_data), expected);
 	}
 	torture_comment(tctx, "%u attempts\n", num);

@@ -383,6 +383,8 @@ static bool test_expiry(struct torture_context *tctx, struct ds_client *c)
 done:
 	lpcfg_set_option(tctx->lp_ctx,
 			 "gensec_gssapi:requested_life_time=0");
+	/* the short ticket must not serve the tests that follow */
+	cli_credentials_invalidate_ccache(creds, CRED_SPECIFIED);
 	TALLOC_FREE(c2);
 	return ret;
 }
