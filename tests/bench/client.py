@@ -20,8 +20,8 @@
 
 """Started by run; says what it found as JSON lines on standard output.
 
-client.py '{"mode": "sample", "op": "write", "seconds": 2, ...}'
-    one client that keeps the server busy, and its rate
+client.py '{"mode": "sample", "op": "write/4096", "servers": [...], ...}'
+    clients that keep one server busy and then the other; their rates
 client.py '{"mode": "watch", "op": "read", ...}'
     one client with one request after the other; "report" on standard input:
     the longest that one of them took since the last report
@@ -31,7 +31,6 @@ client.py '{"mode": "many", "count": 75, "opens": 10, ...}'
     many clients that do little; "run", "stop", "reconnect", see Many
 """
 
-import errno
 import heapq
 import json
 import os
@@ -64,6 +63,9 @@ HEAD_BYTES = 1024
 # How long a client that was cut off tries to get back
 RECONNECT_SECONDS = 60
 RETRY_SECONDS = 0.005
+
+# How long a server has its turn
+SLICE_SECONDS = 0.05
 
 # Each of many clients sends a request this often
 MANY_INTERVAL = 0.25
@@ -292,27 +294,61 @@ def connect(job):
                   job["password"])
 
 
+class Group:
+    """Several clients of one server that do the same."""
+
+    def __init__(self, job):
+        self.epoll = select.epoll()
+        self.loads = {}
+        for _ in range(job["connections"]):
+            load = Load(connect(job), job["op"], job["depth"])
+            load.collect_credits()
+            fd = load.client.sock.fileno()
+            self.loads[fd] = load
+            self.epoll.register(fd, select.EPOLLIN)
+
+    def slice(self, seconds):
+        """(requests, seconds): all that were sent are answered at the end."""
+        clock = time.perf_counter
+        begin = clock()
+        end = begin + seconds
+        under_way = sent = 0
+        for load in self.loads.values():
+            load.send(load.depth)
+            under_way += load.depth
+            sent += load.depth
+        while under_way:
+            ready = self.epoll.poll(smb2.TIMEOUT)
+            if not ready:
+                raise smb2.Disconnected("no answer")
+            more = clock() < end
+            for fd, _ in ready:
+                load = self.loads[fd]
+                got = load.replies.receive()
+                if more and got:
+                    load.send(got)
+                    sent += got
+                else:
+                    under_way -= got
+        return sent, clock() - begin
+
+
 def sample(job):
-    load = Load(connect(job), job["op"], job["depth"])
-    load.collect_credits()
-    load.send(load.depth)
-    clock = time.perf_counter
-    # the first tenth is warming up
-    end = clock() + job["seconds"] / 10
-    while clock() < end:
-        load.send(load.replies.receive())
-    done = 0
+    """Two servers by turns, so that other load of the machine hits both."""
+    groups = [Group(dict(job, **server)) for server in job["servers"]]
+    for group in groups:
+        group.slice(SLICE_SECONDS)
+    slices = [[] for _ in groups]
     cpu = cpu_seconds()
-    begin = now = clock()
-    end = begin + job["seconds"]
-    while now < end:
-        got = load.replies.receive()
-        if got:
-            load.send(got)
-            done += got
-        now = clock()
-    say(rate=done / (now - begin), client_cpu=(cpu_seconds() - cpu) /
-        (now - begin))
+    begin = time.perf_counter()
+    turn = list(range(len(groups)))
+    while time.perf_counter() - begin < job["seconds"] * len(groups):
+        for i in turn:
+            slices[i].append(groups[i].slice(SLICE_SECONDS))
+        # each is first as often as second
+        turn.reverse()
+    say(slices=slices, client_cpu=(cpu_seconds() - cpu) /
+        (time.perf_counter() - begin))
 
 
 def commands():
@@ -542,9 +578,6 @@ class Many:
                     if time.monotonic() > limit:
                         say(error=str(e))
                         return
-                    if (not isinstance(e, OSError) or
-                            e.errno != errno.ECONNREFUSED):
-                        pass
                     time.sleep(RETRY_SECONDS)
             if first is None:
                 first = begin

@@ -156,9 +156,9 @@ class Server:
         except (OSError, ValueError):
             return None
 
-    def processes(self):
+    def processes(self, keeper=True):
         found = []
-        for pid in (self.pid(), self.keeper_pid()):
+        for pid in (self.pid(), self.keeper_pid() if keeper else None):
             if pid is not None:
                 found += descendants(pid)
         return found
@@ -214,10 +214,10 @@ class Server:
 
     # what it costs
 
-    def cpu_seconds(self):
+    def cpu_seconds(self, keeper=True):
         """Of all processes that live, and of those that were waited for."""
         total = 0
-        for pid in self.processes():
+        for pid in self.processes(keeper):
             try:
                 with open(f"/proc/{pid}/stat", encoding="ascii",
                           errors="replace") as f:
@@ -285,7 +285,7 @@ class Server:
 
     def last_log(self):
         text = ""
-        for name in glob.glob(os.path.join(self.directory, "log", "*")):
+        for name in glob.glob(os.path.join(self.directory, "log", "log*")):
             with open(name, encoding="utf-8", errors="replace") as f:
                 text += f.read()
         return text[-2000:]
