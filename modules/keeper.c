@@ -45,10 +45,8 @@ static void ds_keeper_gone(struct tevent_context *ev,
 
 	DBG_ERR("The keeper (durable_stated) has ended: no client is "
 		"protected until it is back.\n");
-	TALLOC_FREE(parent->keeper_fde);
-	TALLOC_FREE(parent->keeper);
 	ds_stop_keeper_gone(parent);
-	ds_keeper_start(parent);
+	ds_keeper_reconnect(parent);
 }
 
 /*
@@ -158,6 +156,13 @@ void ds_keeper_start(struct ds_parent *parent)
 		parent->config->keeper,
 		strerror(ret));
 	ds_keeper_retry(parent);
+}
+
+void ds_keeper_reconnect(struct ds_parent *parent)
+{
+	TALLOC_FREE(parent->keeper_fde);
+	TALLOC_FREE(parent->keeper);
+	ds_keeper_start(parent);
 }
 
 static void ds_keeper_again(struct tevent_context *ev,

@@ -23,15 +23,20 @@
 #include "smbd/durable_hooks.h"
 #include "system/network.h"
 #include "system/filesys.h"
+#include <sys/epoll.h>
 #include "keeper/keeper_protocol.h"
 #include "options.h"
 #include "parent.h"
 
 struct ds_parent *ds_parent;
 
+/* Peers that are read before other events have their turn */
+#define DS_PEER_EVENTS 64
+
 static int ds_peer_destructor(struct ds_peer *peer)
 {
-	TALLOC_FREE(peer->fde);
+	/* closing is not enough while another process has a copy */
+	(void)epoll_ctl(peer->parent->peers_fd, EPOLL_CTL_DEL, peer->fd, NULL);
 	close(peer->fd);
 	DLIST_REMOVE(peer->parent->peers, peer);
 	return 0;
@@ -95,20 +100,15 @@ static void ds_peer_packet(struct ds_peer *peer, json_t *json)
 		}
 	} else if (strequal(op, "status")) {
 		ds_admin_peer_status(peer, json_object_get(json, "connection"));
-	} else if (strequal(op, "thawed")) {
-		ds_return_thawed(peer, json);
+	} else if (peer->returning) {
+		ds_return_peer(peer, op, json);
 	} else {
 		ds_stop_peer(peer, op, json);
 	}
 }
 
-static void ds_peer_handler(struct tevent_context *ev,
-			    struct tevent_fd *fde,
-			    uint16_t flags,
-			    void *private_data)
+static void ds_peer_read(struct ds_peer *peer)
 {
-	struct ds_peer *peer = talloc_get_type_abort(
-		private_data, struct ds_peer);
 	struct keeper_packet *packet = NULL;
 	int ret;
 
@@ -118,7 +118,7 @@ static void ds_peer_handler(struct tevent_context *ev,
 	}
 	if (ret != 0) {
 		/* the process has ended, or is about to */
-		ds_return_gone(peer);
+		ds_return_peer(peer, "gone", NULL);
 		ds_admin_peer_gone(peer);
 		ds_stop_peer(peer, "gone", NULL);
 		TALLOC_FREE(peer);
@@ -128,66 +128,144 @@ static void ds_peer_handler(struct tevent_context *ev,
 	TALLOC_FREE(packet);
 }
 
-pid_t ds_parent_fork(struct ds_parent *parent, struct ds_held *held)
+int ds_peers_handle(struct ds_parent *parent, int msec)
+{
+	struct epoll_event events[DS_PEER_EVENTS];
+	int num;
+	int i;
+
+	num = epoll_wait(parent->peers_fd, events, DS_PEER_EVENTS, msec);
+	if (num == -1) {
+		return (errno == EINTR) ? 0 : errno;
+	}
+	for (i = 0; i < num; i++) {
+		/* frees no other peer than this one */
+		ds_peer_read(events[i].data.ptr);
+	}
+	return 0;
+}
+
+static void ds_peers_handler(struct tevent_context *ev,
+			     struct tevent_fd *fde,
+			     uint16_t flags,
+			     void *private_data)
+{
+	struct ds_parent *parent = talloc_get_type_abort(
+		private_data, struct ds_parent);
+
+	(void)ds_peers_handle(parent, 0);
+}
+
+/*
+ * In a new child. The parent's memory is shared with it until one of them
+ * writes there, so what grows with the number of clients is left alone:
+ * nothing but the descriptors must go. smbd removes all events itself.
+ */
+static void ds_parent_leave(struct ds_parent *parent)
+{
+	struct ds_peer *peer = NULL;
+	size_t i;
+
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		close(peer->fd);
+	}
+	close(parent->peers_fd);
+	for (i = 0; i < parent->num_listeners; i++) {
+		if (parent->listeners[i] != -1) {
+			close(parent->listeners[i]);
+		}
+	}
+	TALLOC_FREE(parent->keeper_fde);
+	TALLOC_FREE(parent->keeper);
+	TALLOC_FREE(parent->admin);
+	ds_parent = NULL;
+}
+
+static struct ds_peer *ds_peer_create(struct ds_parent *parent, int fd)
+{
+	struct ds_peer *peer = NULL;
+	struct epoll_event event = { .events = EPOLLIN, };
+	int ret;
+
+	peer = talloc(parent, struct ds_peer);
+	if (peer == NULL) {
+		close(fd);
+		return NULL;
+	}
+	*peer = (struct ds_peer) {
+		.parent = parent,
+		.fd = fd,
+	};
+	DLIST_ADD_END(parent->peers, peer);
+	talloc_set_destructor(peer, ds_peer_destructor);
+
+	event.data.ptr = peer;
+	ret = epoll_ctl(parent->peers_fd, EPOLL_CTL_ADD, fd, &event);
+	if (ret == -1) {
+		DBG_ERR("epoll_ctl failed: %s\n", strerror(errno));
+		TALLOC_FREE(peer);
+	}
+	return peer;
+}
+
+/*
+ * Without a peer the client is served all the same, unprotected.
+ */
+static struct ds_peer *ds_parent_socketpair(struct ds_parent *parent, int *fd)
 {
 	struct ds_peer *peer = NULL;
 	int sv[2] = { -1, -1 };
 	int size = 256 * 1024;
-	pid_t pid;
 	int ret;
 
 	ret = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv);
 	if (ret == -1) {
 		DBG_ERR("socketpair failed: %s\n", strerror(errno));
-		if (held != NULL) {
-			return -1;
-		}
-		/* serve the client all the same, unprotected */
-		pid = fork();
-		if (pid == 0) {
-			TALLOC_FREE(ds_parent);
-		}
-		return pid;
+		return NULL;
 	}
 	(void)setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 
-	pid = fork();
-	if (pid == 0) {
-		close(sv[0]);
-		held = talloc_steal(NULL, held);
-		/* with it the other children's sockets */
-		TALLOC_FREE(ds_parent);
-		ds_child_born(sv[1], held);
-		return 0;
+	peer = ds_peer_create(parent, sv[0]);
+	if (peer == NULL) {
+		close(sv[1]);
+		return NULL;
 	}
-	close(sv[1]);
-	if (pid == -1) {
-		close(sv[0]);
+	*fd = sv[1];
+	return peer;
+}
+
+pid_t ds_parent_fork(struct ds_parent *parent, struct ds_held *held)
+{
+	struct ds_peer *peer = NULL;
+	int fd = -1;
+	pid_t pid;
+
+	peer = ds_parent_socketpair(parent, &fd);
+	if ((peer == NULL) && (held != NULL)) {
 		return -1;
 	}
 
-	peer = talloc(parent, struct ds_peer);
-	if (peer == NULL) {
-		close(sv[0]);
-		return pid;
+	pid = fork();
+	if (pid == 0) {
+		held = talloc_steal(NULL, held);
+		ds_parent_leave(parent);
+		if (fd != -1) {
+			ds_child_born(fd, held);
+		}
+		return 0;
 	}
-	*peer = (struct ds_peer) {
-		.parent = parent,
-		.pid = pid,
-		.fd = sv[0],
-		.returning = (held != NULL),
-	};
-	DLIST_ADD_END(parent->peers, peer);
-	talloc_set_destructor(peer, ds_peer_destructor);
-
-	peer->fde = tevent_add_fd(parent->ev,
-				  peer,
-				  peer->fd,
-				  TEVENT_FD_READ,
-				  ds_peer_handler,
-				  peer);
-	if (peer->fde == NULL) {
+	if (fd != -1) {
+		close(fd);
+	}
+	if (pid == -1) {
 		TALLOC_FREE(peer);
+		return -1;
+	}
+	if (peer != NULL) {
+		peer->pid = pid;
+		peer->returning = (held != NULL);
+		peer->state = (held != NULL) ? DS_PEER_RESTORING :
+					       DS_PEER_RUNNING;
 	}
 	return pid;
 }
@@ -204,6 +282,9 @@ static int ds_parent_destructor(struct ds_parent *parent)
 {
 	size_t i;
 
+	if (parent->peers_fd != -1) {
+		close(parent->peers_fd);
+	}
 	for (i = 0; i < parent->num_listeners; i++) {
 		if (parent->listeners[i] != -1) {
 			close(parent->listeners[i]);
@@ -248,8 +329,21 @@ static void ds_hook_start(struct tevent_context *ev,
 		.smbd = smbd,
 		.argv = json_array(),
 		.started = time(NULL),
+		.peers_fd = epoll_create1(EPOLL_CLOEXEC),
 	};
 	talloc_set_destructor(ds_parent, ds_parent_destructor);
+	ds_parent->peers_fde = tevent_add_fd(ev,
+					     ds_parent,
+					     ds_parent->peers_fd,
+					     TEVENT_FD_READ,
+					     ds_peers_handler,
+					     ds_parent);
+	if (ds_parent->peers_fde == NULL) {
+		DBG_ERR("No event for the clients' processes: no client is "
+			"protected.\n");
+		TALLOC_FREE(ds_parent);
+		return;
+	}
 	for (i = 0; i < argc; i++) {
 		json_array_append_new(ds_parent->argv, json_string(argv[i]));
 	}

@@ -37,7 +37,10 @@ struct keeper_conn;
 
 enum ds_peer_state {
 	DS_PEER_RUNNING,
+	/* it came from a holding and is not back yet */
+	DS_PEER_RESTORING,
 	DS_PEER_FREEZING,
+	/* all is written down or brought back, nothing is read */
 	DS_PEER_QUIET,
 	DS_PEER_CAPTURING,
 	DS_PEER_HELD,
@@ -52,11 +55,10 @@ struct ds_peer {
 	struct ds_parent *parent;
 	pid_t pid;
 	int fd;
-	struct tevent_fd *fde;
 	enum ds_peer_state state;
 	/* "address:port", as soon as it was told */
 	const char *client;
-	/* it came from a holding and is not thawed yet */
+	/* it came from a holding and has not reported what it lost */
 	bool returning;
 	/* an answer to "status" is awaited */
 	bool asked;
@@ -81,7 +83,10 @@ struct ds_parent {
 	struct tevent_timer *keeper_timer;
 	unsigned int keeper_wait;
 
+	/* parent.c: an epoll descriptor for all peers, and its event */
 	struct ds_peer *peers;
+	int peers_fd;
+	struct tevent_fd *peers_fde;
 
 	/* stop.c: while smbd ends */
 	struct ds_stop *stop;
@@ -106,6 +111,11 @@ extern struct ds_parent *ds_parent;
  */
 pid_t ds_parent_fork(struct ds_parent *parent, struct ds_held *held);
 void ds_peer_send(struct ds_peer *peer, json_t *json);
+/*
+ * Handle what children have said, and wait for it at most so long; -1: for
+ * ever. Returns 0 or an errno.
+ */
+int ds_peers_handle(struct ds_parent *parent, int msec);
 
 /* keeper.c */
 
@@ -114,6 +124,8 @@ void ds_peer_send(struct ds_peer *peer, json_t *json);
  * in the background when it fails or ends: protection comes back with it.
  */
 void ds_keeper_start(struct ds_parent *parent);
+/* Request and reply are out of step: a new connection */
+void ds_keeper_reconnect(struct ds_parent *parent);
 
 /* stop.c */
 
@@ -141,7 +153,8 @@ void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json);
 /* return.c */
 
 void ds_return_begin(struct ds_parent *parent);
-void ds_return_thawed(struct ds_peer *peer, json_t *json);
+/* A child that is being brought back said something */
+void ds_return_peer(struct ds_peer *peer, const char *op, json_t *json);
 void ds_return_gone(struct ds_peer *peer);
 
 /* admin.c */

@@ -23,7 +23,6 @@
 #include "smbd/scavenger.h"
 #include "smbd/durable_hooks.h"
 #include "smbd/smbXsrv_open.h"
-#include "system/select.h"
 #include "lib/util/server_id.h"
 #include "lib/util/server_id_db.h"
 #include "messages.h"
@@ -47,7 +46,11 @@
 
 struct ds_return {
 	bool restart;
-	/* processes that have not said "thawed" */
+	/* the keeper was connected to once more */
+	bool reconnected;
+	/* processes that have not said "restored" */
+	unsigned int num_restoring;
+	/* processes that have not said "thawed", and ds_return_begin() */
 	unsigned int num_pending;
 	unsigned int num_connections;
 	json_int_t longest_pause_ms;
@@ -86,7 +89,7 @@ static void ds_return_check(struct ds_parent *parent)
 	time_t now = time(NULL);
 	json_t *event = NULL;
 
-	if ((ret == NULL) || (ret->num_pending != 0)) {
+	if (ret->num_pending != 0) {
 		return;
 	}
 
@@ -120,18 +123,35 @@ static void ds_return_check(struct ds_parent *parent)
 	TALLOC_FREE(parent->ret);
 }
 
-void ds_return_thawed(struct ds_peer *peer, json_t *json)
+/*
+ * The end of a process' return, good or bad.
+ */
+static void ds_return_end(struct ds_peer *peer, const char *lost)
+{
+	struct ds_return *ret = peer->parent->ret;
+
+	if (peer->state == DS_PEER_RESTORING) {
+		ret->num_restoring -= 1;
+		peer->state = DS_PEER_FAILED;
+	}
+	ret->num_pending -= 1;
+	peer->returning = false;
+
+	if (lost != NULL) {
+		ds_return_lost(ret,
+			       peer->client != NULL ? peer->client : "?",
+			       lost);
+	}
+	ds_return_check(peer->parent);
+}
+
+static void ds_return_thawed(struct ds_peer *peer, json_t *json)
 {
 	struct ds_return *ret = peer->parent->ret;
 	json_int_t pause_ms = ds_json_int(json, "pause_ms");
 	json_t *reason = NULL;
 	size_t i;
 
-	if ((ret == NULL) || !peer->returning) {
-		return;
-	}
-	peer->returning = false;
-	ret->num_pending -= 1;
 	ret->num_connections += 1;
 	ret->longest_pause_ms = MAX(ret->longest_pause_ms, pause_ms);
 	ret->num_lost += ds_json_int(json, "num_lost");
@@ -143,22 +163,33 @@ void ds_return_thawed(struct ds_peer *peer, json_t *json)
 				  peer->client != NULL ? peer->client : "?",
 				  "reason", reason));
 	}
-	ds_return_check(peer->parent);
+	ds_return_end(peer, NULL);
 }
 
-void ds_return_gone(struct ds_peer *peer)
+/*
+ * A process says "restored", waits for "thaw", and says "thawed".
+ */
+void ds_return_peer(struct ds_peer *peer, const char *op, json_t *json)
 {
 	struct ds_return *ret = peer->parent->ret;
+	const char *reason = NULL;
 
 	if ((ret == NULL) || !peer->returning) {
 		return;
 	}
-	peer->returning = false;
-	ret->num_pending -= 1;
-	ds_return_lost(ret,
-		       peer->client != NULL ? peer->client : "?",
-		       "its process has ended");
-	ds_return_check(peer->parent);
+	if (strequal(op, "restored") &&
+	    (peer->state == DS_PEER_RESTORING))
+	{
+		peer->state = DS_PEER_QUIET;
+		ret->num_restoring -= 1;
+	} else if (strequal(op, "thawed")) {
+		ds_return_thawed(peer, json);
+	} else if (strequal(op, "failed")) {
+		reason = ds_json_string(json, "reason");
+		ds_return_end(peer, reason != NULL ? reason : "?");
+	} else if (strequal(op, "gone")) {
+		ds_return_end(peer, "its process has ended");
+	}
 }
 
 static void ds_return_child(struct tevent_context *ev,
@@ -184,6 +215,46 @@ static void ds_return_child(struct tevent_context *ev,
 	exit_server_cleanly("end of child");
 }
 
+/*
+ * A connection to the keeper that failed is of no use any more, and what it
+ * was asked for may be lost in it; the others are not.
+ */
+static struct ds_held *ds_return_take(struct ds_parent *parent,
+				      const char *label,
+				      const char *client)
+{
+	struct ds_return *ret = parent->ret;
+	struct ds_held *held = talloc_zero(parent, struct ds_held);
+	int err = ENOMEM;
+
+	if ((parent->keeper != NULL) && (held != NULL)) {
+		err = keeper_take(held,
+				  parent->keeper,
+				  label,
+				  NULL,
+				  &held->fds,
+				  &held->num_fds);
+	}
+	if ((err == 0) && (held->num_fds >= 2)) {
+		return held;
+	}
+
+	ds_return_lost(ret,
+		       client,
+		       (err == 0) ? "the keeper has no socket of it" :
+				    strerror(err));
+	TALLOC_FREE(held);
+	if ((err != 0) && (err != ENOENT) && !ret->reconnected) {
+		ret->reconnected = true;
+		ds_keeper_reconnect(parent);
+	}
+	if (parent->keeper != NULL) {
+		/* otherwise it would be open until the hold time is over */
+		(void)keeper_drop(parent->keeper, label);
+	}
+	return NULL;
+}
+
 static void ds_return_one(struct ds_parent *parent,
 			  const struct keeper_holding *holding)
 {
@@ -194,7 +265,7 @@ static void ds_return_one(struct ds_parent *parent,
 	struct ds_held *held = NULL;
 	size_t i;
 	pid_t pid;
-	int err;
+	int sock;
 
 	if (client == NULL) {
 		client = "?";
@@ -206,33 +277,16 @@ static void ds_return_one(struct ds_parent *parent,
 		return;
 	}
 
-	held = talloc_zero(parent, struct ds_held);
+	held = ds_return_take(parent, holding->label, client);
 	if (held == NULL) {
 		return;
 	}
-	err = keeper_take(held,
-			  parent->keeper,
-			  holding->label,
-			  NULL,
-			  &held->fds,
-			  &held->num_fds);
-	if (err != 0) {
-		ds_return_lost(ret, client, keeper_error(parent->keeper));
-		TALLOC_FREE(held);
-		return;
-	}
+	sock = held->fds[1];
 
-	pid = -1;
-	if (held->num_fds >= 2) {
-		int sock = held->fds[1];
-		char *name = talloc_strdup(NULL, client);
-
-		pid = ds_parent_fork(parent, held);
-		if (pid == 0) {
-			/* parent and its children are gone here */
-			ds_return_child(ev, msg_ctx, sock, name);
-		}
-		TALLOC_FREE(name);
+	/* the client's name is the parent's memory */
+	pid = ds_parent_fork(parent, held);
+	if (pid == 0) {
+		ds_return_child(ev, msg_ctx, sock, client);
 	}
 	for (i = 0; i < held->num_fds; i++) {
 		close(held->fds[i]);
@@ -243,49 +297,9 @@ static void ds_return_one(struct ds_parent *parent,
 		ds_return_lost(ret, client, "no process could be started");
 		return;
 	}
+	parent->smbd->add_child(pid);
+	ret->num_restoring += 1;
 	ret->num_pending += 1;
-}
-
-/*
- * The first thing that a process says, before any event loop runs.
- */
-static void ds_return_read(struct ds_peer *peer)
-{
-	struct ds_parent *parent = peer->parent;
-	struct keeper_packet *packet = NULL;
-	const char *op = NULL;
-	int err;
-
-	err = keeper_packet_recv(peer, peer->fd, &packet);
-	if (err == EAGAIN) {
-		return;
-	}
-	if (err != 0) {
-		ds_return_gone(peer);
-		TALLOC_FREE(peer);
-		return;
-	}
-
-	op = ds_json_string(packet->json, "op");
-	if ((peer->client == NULL) &&
-	    (ds_json_string(packet->json, "client") != NULL))
-	{
-		peer->client = talloc_strdup(
-			peer, ds_json_string(packet->json, "client"));
-	}
-	if ((op != NULL) && strequal(op, "restored")) {
-		/* waits for thaw */
-		peer->state = DS_PEER_QUIET;
-	} else if ((op != NULL) && strequal(op, "failed")) {
-		const char *reason = ds_json_string(packet->json, "reason");
-
-		peer->returning = false;
-		parent->ret->num_pending -= 1;
-		ds_return_lost(parent->ret,
-			       peer->client != NULL ? peer->client : "?",
-			       reason != NULL ? reason : "?");
-	}
-	TALLOC_FREE(packet);
 }
 
 /*
@@ -296,76 +310,25 @@ static void ds_return_wait(struct ds_parent *parent)
 {
 	struct timeval end = timeval_current_ofs(
 		parent->config->restore_timeout, 0);
+	struct ds_peer *peer = NULL;
+	int err = 0;
 
-	while (true) {
-		TALLOC_CTX *frame = talloc_stackframe();
+	while ((err == 0) && (parent->ret->num_restoring != 0)) {
 		struct timeval now = timeval_current();
 		int64_t left = usec_time_diff(&end, &now);
-		struct ds_peer *peer = NULL;
-		struct ds_peer *next = NULL;
-		struct pollfd *pfds = NULL;
-		size_t num = 0;
-		size_t i = 0;
-		int err;
 
-		for (peer = parent->peers; peer != NULL; peer = peer->next) {
-			num += (peer->returning &&
-				(peer->state == DS_PEER_RUNNING)) ? 1 : 0;
-		}
-		if (num == 0) {
-			TALLOC_FREE(frame);
-			return;
-		}
-		pfds = talloc_zero_array(frame, struct pollfd, num);
-		if ((pfds == NULL) || (left <= 0)) {
-			TALLOC_FREE(frame);
+		if (left <= 0) {
 			break;
 		}
-		for (peer = parent->peers; peer != NULL; peer = peer->next) {
-			if (peer->returning &&
-			    (peer->state == DS_PEER_RUNNING))
-			{
-				pfds[i].fd = peer->fd;
-				pfds[i].events = POLLIN;
-				i += 1;
-			}
-		}
-		err = poll(pfds, num, 1 + left / 1000);
-		if ((err == -1) && (errno != EINTR)) {
-			TALLOC_FREE(frame);
-			break;
-		}
-		for (peer = parent->peers; peer != NULL; peer = next) {
-			next = peer->next;
-			if (peer->returning &&
-			    (peer->state == DS_PEER_RUNNING))
-			{
-				ds_return_read(peer);
-			}
-		}
-		TALLOC_FREE(frame);
+		err = ds_peers_handle(parent, 1 + left / 1000);
 	}
 
-	{
-		struct ds_peer *peer = NULL;
-		struct ds_peer *next = NULL;
-
-		for (peer = parent->peers; peer != NULL; peer = next) {
-			next = peer->next;
-			if (!peer->returning ||
-			    (peer->state != DS_PEER_RUNNING))
-			{
-				continue;
-			}
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		if (peer->state == DS_PEER_RESTORING) {
 			kill(peer->pid, SIGKILL);
-			peer->returning = false;
-			parent->ret->num_pending -= 1;
-			ds_return_lost(parent->ret,
-				       peer->client != NULL ?
-					       peer->client : "?",
-				       "it was not back within the "
-				       "restore timeout");
-			TALLOC_FREE(peer);
+			ds_return_end(peer,
+				      "it was not back within the "
+				      "restore timeout");
 		}
 	}
 }
@@ -474,6 +437,7 @@ void ds_return_begin(struct ds_parent *parent)
 	if (ret == NULL) {
 		return;
 	}
+	ret->num_pending = 1;
 	ret->lost = json_array();
 	talloc_set_destructor(ret, ds_return_destructor);
 	parent->ret = ret;
@@ -507,13 +471,18 @@ void ds_return_begin(struct ds_parent *parent)
 			ds_return_scavenger_fn, NULL);
 	}
 
-	/* smbd has the databases open itself */
-	(void)keeper_unguard(parent->keeper);
+	if (parent->keeper != NULL) {
+		/* smbd has the databases open itself */
+		(void)keeper_unguard(parent->keeper);
+	}
 
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		parent->smbd->add_child(peer->pid);
+		if (peer->state != DS_PEER_QUIET) {
+			continue;
+		}
 		peer->state = DS_PEER_RUNNING;
 		ds_peer_send(peer, json_pack("{ss}", "op", "thaw"));
 	}
+	ret->num_pending -= 1;
 	ds_return_check(parent);
 }
