@@ -37,7 +37,7 @@ struct ds_option {
 	const char *choices[3];
 };
 
-/* The defaults stand in ds_config_load() */
+/* All hold for the whole server. The defaults stand in ds_config_load() */
 static const struct ds_option ds_options[] = {
 	{
 		.name = "drain timeout",
@@ -139,32 +139,51 @@ static char *ds_strip(char *s)
 }
 
 /*
- * loadparm keeps parametric options without the lines they came from: go
- * through the file for these, so that the message can name one.
+ * The first thing that is wrong is kept for those who ask later.
  */
-static bool ds_config_check_line(const char *file,
-				 int lineno,
-				 const char *_line)
+static void ds_config_wrong(struct ds_config *config, const char *fmt, ...)
+	PRINTF_ATTRIBUTE(2, 3);
+
+static void ds_config_wrong(struct ds_config *config, const char *fmt, ...)
 {
-	TALLOC_CTX *frame = talloc_stackframe();
-	char *line = talloc_strdup(frame, _line);
+	char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = talloc_vasprintf(config, fmt, ap);
+	va_end(ap);
+
+	DBG_ERR("%s\n", text != NULL ? text : "out of memory");
+	if (config->problem == NULL) {
+		config->problem = text != NULL ? text : "out of memory";
+	} else {
+		TALLOC_FREE(text);
+	}
+}
+
+/*
+ * loadparm keeps parametric options without the lines they came from: go
+ * through the file for these, so that the message can name one. section is
+ * NULL in [global].
+ */
+static void ds_config_check_line(struct ds_config *config,
+				 const char *file,
+				 int lineno,
+				 const char *section,
+				 char *line)
+{
 	const struct ds_option *option = NULL;
 	const char *wrong = NULL;
 	char *value = NULL;
-	bool ok = true;
 
-	if (line == NULL) {
-		goto done;
-	}
-	line = ds_strip(line);
 	if (strncasecmp_m(line, DS_PREFIX, strlen(DS_PREFIX)) != 0) {
-		goto done;
+		return;
 	}
 	line += strlen(DS_PREFIX);
 	line += strspn(line, " \t");
 	value = strchr(line, '=');
 	if ((line[0] != ':') || (value == NULL)) {
-		goto done;
+		return;
 	}
 	*value = '\0';
 	value += 1;
@@ -174,66 +193,109 @@ static bool ds_config_check_line(const char *file,
 
 	option = ds_option_find(line);
 	if (option == NULL) {
-		DBG_ERR("%s:%d: there is no option 'durable_state:%s'\n",
-			file, lineno, line);
-		ok = false;
-		goto done;
+		ds_config_wrong(config,
+				"%s:%d: there is no option "
+				"'durable_state:%s'",
+				file, lineno, line);
+		return;
 	}
-	wrong = ds_option_check(frame, option, value);
+	if (section != NULL) {
+		ds_config_wrong(config,
+				"%s:%d: 'durable_state:%s' holds for the "
+				"whole server: it belongs in [global], not "
+				"in [%s]",
+				file, lineno, option->name, section);
+		return;
+	}
+	wrong = ds_option_check(config, option, value);
 	if (wrong != NULL) {
-		DBG_ERR("%s:%d: 'durable_state:%s' %s, not '%s'\n",
-			file, lineno, option->name, wrong, value);
-		ok = false;
+		ds_config_wrong(config,
+				"%s:%d: 'durable_state:%s' %s, not '%s'",
+				file, lineno, option->name, wrong, value);
 	}
-done:
-	TALLOC_FREE(frame);
-	return ok;
 }
 
-static bool ds_config_check_file(const char *file)
+static void ds_config_check_file(struct ds_config *config, const char *file)
 {
+	const char *section = NULL;
 	char **lines = NULL;
 	int num_lines = 0;
-	bool ok = true;
 	int i;
 
 	lines = file_lines_load(file, &num_lines, 0, talloc_tos());
 	for (i = 0; (lines != NULL) && (i < num_lines); i++) {
-		ok &= ds_config_check_line(file, i + 1, lines[i]);
+		char *line = ds_strip(lines[i]);
+		char *end = strchr(line, ']');
+
+		if ((line[0] == '[') && (end != NULL)) {
+			*end = '\0';
+			section = ds_strip(line + 1);
+			if ((strwicmp(section, GLOBAL_NAME) == 0) ||
+			    (strwicmp(section, GLOBAL_NAME2) == 0))
+			{
+				section = NULL;
+			}
+			continue;
+		}
+		ds_config_check_line(config, file, i + 1, section, line);
 	}
 	TALLOC_FREE(lines);
-	return ok;
 }
 
 /*
  * What did not stand in the file itself (include, registry) is checked
  * here, without its line.
  */
-static const char *ds_config_value(const char *name,
-				   const char *def,
-				   bool *ok)
+static const char *ds_config_value(struct ds_config *config,
+				   const char *name,
+				   const char *def)
 {
 	const char *value = lp_parm_const_string(
 		GLOBAL_SECTION_SNUM, DS_PREFIX, name, def);
 	const char *wrong = ds_option_check(
-		talloc_tos(), ds_option_find(name), value);
+		config, ds_option_find(name), value);
 
 	if (wrong != NULL) {
-		DBG_ERR("'durable_state:%s' %s, not '%s'\n",
-			name, wrong, value);
-		*ok = false;
+		ds_config_wrong(config,
+				"'durable_state:%s' %s, not '%s'",
+				name, wrong, value);
 		return def;
 	}
 	return value;
+}
+
+/*
+ * A share without the option has the value of [global]: not an equal one,
+ * the same.
+ */
+static void ds_config_check_share(struct ds_config *config, int snum)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ds_options); i++) {
+		const char *name = ds_options[i].name;
+
+		if (lp_parm_const_string(snum, DS_PREFIX, name, NULL) ==
+		    lp_parm_const_string(
+			    GLOBAL_SECTION_SNUM, DS_PREFIX, name, NULL))
+		{
+			continue;
+		}
+		ds_config_wrong(config,
+				"'durable_state:%s' holds for the whole "
+				"server: it belongs in [global], not in [%s]",
+				name,
+				lp_const_servicename(snum));
+	}
 }
 
 bool ds_config_load(TALLOC_CTX *mem_ctx, struct ds_config **_config)
 {
 	struct ds_config *config = NULL;
 	char *keeper = NULL;
-	bool ok;
+	int snum;
 
-	config = talloc(mem_ctx, struct ds_config);
+	config = talloc_zero(mem_ctx, struct ds_config);
 	keeper = talloc_asprintf(
 		config, "%s/durable_stated", get_dyn_SBINDIR());
 	if ((config == NULL) || (keeper == NULL)) {
@@ -241,27 +303,37 @@ bool ds_config_load(TALLOC_CTX *mem_ctx, struct ds_config **_config)
 		return false;
 	}
 
-	ok = ds_config_check_file(get_dyn_CONFIGFILE());
+	ds_config_check_file(config, get_dyn_CONFIGFILE());
 
-	*config = (struct ds_config) {
-		.drain_timeout = atoi(ds_config_value(
-			"drain timeout", "5", &ok)),
-		.hold_time = atoi(ds_config_value("hold time", "60", &ok)),
-		.restore_timeout = atoi(ds_config_value(
-			"restore timeout", "20", &ok)),
-		.on_stop = strequal(ds_config_value("on stop", "keep", &ok),
-				    "drop") ?
-			DS_ON_STOP_DROP : DS_ON_STOP_KEEP,
-		.unprotected = strequal(
-			ds_config_value("unprotected", "cut", &ok), "veto") ?
-			DS_UNPROTECTED_VETO : DS_UNPROTECTED_CUT,
-		/* loadparm's own copy goes with the next reload */
-		.keeper = talloc_strdup(
-			config, ds_config_value("keeper", keeper, &ok)),
-	};
+	config->drain_timeout = atoi(
+		ds_config_value(config, "drain timeout", "5"));
+	config->hold_time = atoi(ds_config_value(config, "hold time", "60"));
+	config->restore_timeout = atoi(
+		ds_config_value(config, "restore timeout", "20"));
+	config->on_stop = DS_ON_STOP_KEEP;
+	if (strequal(ds_config_value(config, "on stop", "keep"), "drop")) {
+		config->on_stop = DS_ON_STOP_DROP;
+	}
+	config->unprotected = DS_UNPROTECTED_CUT;
+	if (strequal(ds_config_value(config, "unprotected", "cut"), "veto")) {
+		config->unprotected = DS_UNPROTECTED_VETO;
+	}
+	/* loadparm's own copy goes with the next reload */
+	config->keeper = talloc_strdup(
+		config, ds_config_value(config, "keeper", keeper));
+
+	/* what is known with its line needs no second message */
+	for (snum = 0;
+	     (config->problem == NULL) && (snum < lp_numservices());
+	     snum++)
+	{
+		if (lp_snum_ok(snum)) {
+			ds_config_check_share(config, snum);
+		}
+	}
 
 	*_config = config;
-	return ok;
+	return (config->problem == NULL);
 }
 
 char *ds_config_directory(TALLOC_CTX *mem_ctx)

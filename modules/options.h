@@ -34,12 +34,14 @@ struct ds_config {
 	enum ds_on_stop on_stop;
 	enum ds_unprotected unprotected;
 	const char *keeper;		/* path of durable_stated */
+	/* the first thing that is wrong with them, NULL if nothing is */
+	const char *problem;
 };
 
 /*
- * Read the options. An option that does not exist or has a value that it
- * cannot have is logged with its line in smb.conf: false, and nothing is
- * protected until it is mended.
+ * Read the options. An option that does not exist, stands in a share or has a
+ * value that it cannot have is logged with its line in smb.conf: false, and
+ * nothing is protected until it is mended.
  */
 bool ds_config_load(TALLOC_CTX *mem_ctx, struct ds_config **config);
 

@@ -81,6 +81,8 @@ static bool load(struct test *t, const char *lines, struct ds_config **config)
 	assert_non_null(f);
 	assert_int_not_equal(fputs(lines, f), EOF);
 	assert_int_equal(fclose(f), 0);
+	/* shares would stay from one load to the next */
+	lp_kill_all_services();
 	assert_true(lp_load_with_shares(t->file));
 
 	t->log[0] = '\0';
@@ -112,6 +114,8 @@ static void load_bad(struct test *t,
 	if (strstr(t->log, expected) == NULL) {
 		fail_msg("'%s' is not in '%s'", expected, t->log);
 	}
+	assert_non_null(config->problem);
+	assert_non_null(strstr(t->log, config->problem));
 }
 
 static void test_defaults(void **state)
@@ -120,6 +124,7 @@ static void test_defaults(void **state)
 	struct ds_config *config = NULL;
 
 	load_good(t, "[global]\n", &config);
+	assert_null(config->problem);
 	assert_int_equal(config->drain_timeout, 5);
 	assert_int_equal(config->hold_time, 60);
 	assert_int_equal(config->restore_timeout, 20);
@@ -248,33 +253,95 @@ static void test_several(void **state)
 	load_bad(t, lines, 4, "there is no option 'durable_state:foo'");
 
 	assert_false(load(t, lines, &config));
+	/* who asks later is told of the first one */
+	assert_non_null(strstr(config->problem, "smb.conf:3: "));
 	assert_int_equal(config->drain_timeout, 7);
 	assert_int_equal(config->hold_time, 60);
+}
+
+/* In a share it would look as if it had an effect */
+static void test_in_share(void **state)
+{
+	struct test *t = *state;
+
+	load_bad(t,
+		 "durable_state:hold time = 30\n"
+		 "[ Globals ]\n"
+		 "durable_state:drain timeout = 7\n"
+		 "# [share]\n"
+		 "durable_state:restore timeout = 7\n"
+		 "[my share]\n"
+		 "path = /\n"
+		 "durable_state:hold time = 30\n",
+		 8,
+		 "'durable_state:hold time' holds for the whole server: it "
+		 "belongs in [global], not in [my share]");
+	assert_null(strstr(t->log, "timeout"));
+
+	load_good(t,
+		  "[share]\n"
+		  "path = /\n"
+		  "[global]\n"
+		  "durable_state:hold time = 30\n",
+		  &(struct ds_config *){ NULL });
+}
+
+/* included is included at the end of lines */
+static bool load_included(struct test *t,
+			  const char *lines,
+			  const char *included,
+			  struct ds_config **config)
+{
+	char *file = talloc_asprintf(t, "%s/included", t->dir);
+	FILE *f = NULL;
+	bool ok;
+
+	assert_non_null(file);
+	f = fopen(file, "w");
+	assert_non_null(f);
+	assert_int_not_equal(fputs(included, f), EOF);
+	assert_int_equal(fclose(f), 0);
+
+	lines = talloc_asprintf(t, "%sinclude = %s\n", lines, file);
+	assert_non_null(lines);
+	ok = load(t, lines, config);
+	unlink(file);
+	return ok;
 }
 
 /* loadparm does not say in which line of which file it stood */
 static void test_included(void **state)
 {
 	struct test *t = *state;
-	char *included = talloc_asprintf(t, "%s/included", t->dir);
-	char *lines = talloc_asprintf(
-		t, "[global]\ninclude = %s\n", included);
 	struct ds_config *config = NULL;
-	FILE *f = NULL;
-	bool ok;
 
-	assert_non_null(included);
-	assert_non_null(lines);
-	f = fopen(included, "w");
-	assert_non_null(f);
-	assert_int_not_equal(fputs("durable_state:hold time = 0\n", f), EOF);
-	assert_int_equal(fclose(f), 0);
-
-	ok = load(t, lines, &config);
-	unlink(included);
-	assert_false(ok);
+	assert_false(load_included(t,
+				   "[global]\n",
+				   "durable_state:hold time = 0\n",
+				   &config));
 	assert_non_null(strstr(t->log, "'durable_state:hold time'"));
+	assert_non_null(strstr(config->problem, "'durable_state:hold time'"));
 	assert_int_equal(config->hold_time, 60);
+}
+
+static void test_included_in_share(void **state)
+{
+	struct test *t = *state;
+	struct ds_config *config = NULL;
+
+	assert_false(load_included(t,
+				   "[global]\n"
+				   "durable_state:hold time = 30\n"
+				   "[other]\n"
+				   "path = /\n"
+				   "[share]\n"
+				   "path = /\n",
+				   "durable_state:hold time = 30\n",
+				   &config));
+	assert_string_equal(config->problem,
+			    "'durable_state:hold time' holds for the whole "
+			    "server: it belongs in [global], not in [share]");
+	assert_int_equal(config->hold_time, 30);
 }
 
 static void test_share(void **state)
@@ -309,7 +376,9 @@ int main(void)
 		TEST(test_wrong_choice),
 		TEST(test_wrong_path),
 		TEST(test_several),
+		TEST(test_in_share),
 		TEST(test_included),
+		TEST(test_included_in_share),
 		TEST(test_share),
 	};
 
