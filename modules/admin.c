@@ -149,6 +149,22 @@ static json_t *ds_admin_keeper(struct ds_parent *parent, json_t **events)
 	return result;
 }
 
+/*
+ * Why no client is protected as long as this smbd runs. NULL if that is not
+ * so.
+ */
+static const char *ds_admin_problem(const struct ds_parent *parent)
+{
+	if (parent->config_ok) {
+		return NULL;
+	}
+	if (parent->config->problem != NULL) {
+		return parent->config->problem;
+	}
+	return "the directory durable_state in the lock directory cannot be "
+	       "used, smbd's log says why";
+}
+
 static json_t *ds_admin_smbd(struct ds_parent *parent)
 {
 	struct tm *tm = gmtime(&parent->started);
@@ -163,11 +179,12 @@ static json_t *ds_admin_smbd(struct ds_parent *parent)
 	} else if (parent->ret != NULL) {
 		state = "restoring";
 	}
-	return json_pack("{sI ss sO ss}",
+	return json_pack("{sI ss sO ss ss?}",
 			 "pid", (json_int_t)getpid(),
 			 "state", state,
 			 "argv", parent->argv,
-			 "started", buf);
+			 "started", buf,
+			 "problem", ds_admin_problem(parent));
 }
 
 /*
@@ -176,12 +193,12 @@ static json_t *ds_admin_smbd(struct ds_parent *parent)
 static void ds_admin_unprotect(struct ds_parent *parent, json_t *connections)
 {
 	const char *protection = "none";
-	const char *reason = NULL;
+	const char *reason = ds_admin_problem(parent);
 	json_t *connection = NULL;
 	size_t i;
 
-	if (!parent->config_ok) {
-		reason = "an option in smb.conf is wrong";
+	if (reason != NULL) {
+		/* whatever else there is */
 	} else if (parent->keeper == NULL) {
 		reason = "the keeper is not running";
 	} else if (parent->config->on_stop == DS_ON_STOP_DROP) {
@@ -350,7 +367,11 @@ static void ds_admin_stop(struct ds_admin_conn *conn, json_t *request)
 			       "timeout must be a number from 1 to 600");
 		return;
 	}
-	error = ds_stop_begin(parent, timeout, force, ds_admin_line, conn);
+	error = ds_admin_problem(parent);
+	if (error == NULL) {
+		error = ds_stop_begin(
+			parent, timeout, force, ds_admin_line, conn);
+	}
 	if (error != NULL) {
 		ds_admin_error(conn, error);
 	}

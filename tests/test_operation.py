@@ -34,6 +34,7 @@ import glob
 import os
 import signal
 import struct
+import subprocess
 import sys
 import unittest
 
@@ -360,27 +361,43 @@ class TestOperation(unittest.TestCase):
         self.assert_lives(client)
 
     def wrong(self, line, message):
-        self.server.option(line)
         with open(self.server.conf, encoding="utf-8") as f:
             number = [text.strip() for text in f].index(line) + 1
         self.server.start()
         self.assertIn(f"{self.server.conf}:{number}: ", self.server.log())
         self.assertIn(message, self.server.log())
         client = self.client()
-        self.assert_protected(client, "none", "smb.conf")
+        self.assert_protected(client, "none", message)
+        for command in ("restart", "check"):
+            run = subprocess.run([sys.executable, program("samba-tool"),
+                                  "durable-state", command, "-s",
+                                  self.server.conf],
+                                 capture_output=True, text=True, timeout=60)
+            said = run.stdout + run.stderr
+            self.assertEqual(run.returncode, 2, said)
+            self.assertIn(f"{self.server.conf}:{number}: ", said)
+            self.assertIn(message, said)
         client.work()
         self.server.restart()
         self.assert_cut_off(client)
 
     def test_wrong_value(self):
         """A wrong value: the line is named, clients served unprotected"""
-        self.wrong("durable_state:hold time = soon",
-                   "must be a number of seconds")
+        line = "durable_state:hold time = soon"
+        self.server.option(line)
+        self.wrong(line, "must be a number of seconds")
 
     def test_unknown_option(self):
         """An unknown option: the line is named, clients unprotected"""
-        self.wrong("durable_state:hold tine = 5",
-                   "there is no option 'durable_state:hold tine'")
+        line = "durable_state:hold tine = 5"
+        self.server.option(line)
+        self.wrong(line, "there is no option 'durable_state:hold tine'")
+
+    def test_option_in_share(self):
+        """An option in a share: the line is named, clients unprotected"""
+        line = "durable_state:hold time = 5"
+        self.server.share("other", line)
+        self.wrong(line, "belongs in [global], not in [other]")
 
     def two_shares(self, change):
         self.server.share("other", "kernel oplocks = no")

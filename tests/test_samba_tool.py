@@ -74,6 +74,8 @@ UNPROTECTED = dict(CONNECTION, client="10.0.0.8:40000", user="DOM\\bert",
                    dialect="NT1", protected="none",
                    reason="SMB1 is not protected")
 
+PROBLEM = "/etc/smb.conf:7: there is no option 'durable_state:hold tiem'"
+
 
 def event(time="2026-01-02T03:04:05Z", **more):
     return dict({"kind": "restart", "time": time, "connections": 1,
@@ -146,7 +148,8 @@ def act_smbd(directory):
                     reply(ok=True, version="4.22.x",
                           smbd={"pid": os.getpid(), "state": state,
                                 "argv": sys.orig_argv,
-                                "started": "2026-01-02T00:00:00Z"},
+                                "started": "2026-01-02T00:00:00Z",
+                                "problem": script.get("problem")},
                           keeper=script.get("keeper",
                                             {"pid": os.getpid(),
                                              "state": "idle"}),
@@ -260,14 +263,17 @@ class ToolTestCase(unittest.TestCase):
             json.dump(script, f)
 
     def spawn(self, who, stdout=subprocess.DEVNULL, **popen):
-        name = {"--smbd": "control", "--keeper": "keeper"}[who]
+        name, kind = {"--smbd": ("control", socket.SOCK_STREAM),
+                      "--keeper": ("keeper", socket.SOCK_SEQPACKET)}[who]
         process = subprocess.Popen([sys.executable, os.path.abspath(__file__),
                                     who, self.dir], stdout=stdout, **popen)
         self.processes.append(process)
         path = os.path.join(self.dir, "durable_state", name)
         for _ in range(500):
-            if os.path.exists(path):
-                return process
+            # that of one that was killed may be there yet
+            with socket.socket(socket.AF_UNIX, kind) as sock:
+                if sock.connect_ex(path) == 0:
+                    return process
             time.sleep(0.01)
         self.fail(f"{who} did not start")
 
@@ -332,6 +338,15 @@ class StatusTests(ToolTestCase):
         self.spawn("--smbd")
         out, _ = self.tool("status")
         self.assertIn("keeper: gone", out)
+
+    def test_wrong_option(self):
+        self.script(problem=PROBLEM, keeper={"pid": 0, "state": "gone"})
+        self.spawn("--smbd")
+        out, _ = self.tool("status")
+        self.assertIn("no client is protected, a restart would cut them all "
+                      f"off: {PROBLEM}\n", out)
+        self.assertNotIn("keeper: gone", out)
+        self.assertEqual(self.tool_json("status")["smbd"]["problem"], PROBLEM)
 
     def test_nothing_runs(self):
         out, err = self.tool("status", code=1)
@@ -551,9 +566,35 @@ class RestartTests(ToolTestCase):
         self.write_conf("durable_state:drain timeout = soon\n")
         _, err = self.tool("restart", code=2)
         self.assertIn("'soon' is not a whole number", err)
+        self.assertIn(f"{self.conf}:7: [global]", err)
         self.write_conf("")
         _, err = self.tool("restart", "--timeout=0", code=2)
         self.assertIn("0 is not between 1 and 600 seconds", err)
+
+    def test_next_smbd_would_refuse(self):
+        """What was edited while smbd runs, and is for the next one."""
+        process = self.start()
+        for wrong in ("durable_state:hold tiem = 9\n",
+                      "durable_state:keeper = here\n",
+                      "[proj]\ndurable_state:hold time = 9\n"):
+            self.write_conf(wrong)
+            _, err = self.tool("restart", code=2)
+            self.assertRegex(err, rf"{self.conf}:[78]: \[(global|proj)\]")
+            self.assertIn("clients were not touched", err)
+            self.tool("restart", "--dry-run", code=2)
+        self.assertIsNone(process.poll())
+        self.assertEqual(len(self.starts()), 1)
+
+    def test_smbd_has_wrong_option(self):
+        """It says which, and not that there is no keeper."""
+        process = self.start(problem=PROBLEM,
+                             keeper={"pid": 0, "state": "gone"})
+        for args in ((), ("--force",), ("--dry-run",)):
+            _, err = self.tool("restart", *args, code=2)
+            self.assertIn(PROBLEM, err)
+            self.assertIn("clients were not touched", err)
+            self.assertNotIn("keeper", err)
+        self.assertIsNone(process.poll())
 
     def test_dry_run(self):
         process = self.start()
@@ -768,7 +809,10 @@ class CheckTests(ToolTestCase):
     def test_option_in_share(self):
         self.check(conf="[a]\npath=/\nvfs objects = durable_state\n"
                         "durable_state:hold time = 3\n")
-        self.finding("no effect in a share")
+        found = self.finding("nobody is protected while it is in a share")
+        self.assertEqual(found["level"], "error")
+        self.assertEqual(found["where"], f"{self.conf}:10: [a]")
+        self.assertEqual(found["advice"], "move it to [global]")
 
     def test_drop(self):
         self.check(conf="durable_state:on stop = drop\n[a]\npath=/\n"
@@ -809,6 +853,20 @@ class CheckTests(ToolTestCase):
         self.check()
         self.assertEqual(self.finding("is not running, a restart")["level"],
                          "error")
+
+    def test_smbd_has_wrong_option(self):
+        """smb.conf is mended, but smbd has not been restarted."""
+        self.script(problem=PROBLEM, keeper={"pid": 0, "state": "gone"},
+                    connections=[dict(CONNECTION, protected="none",
+                                      reason=PROBLEM)])
+        self.spawn("--smbd")
+        self.check()
+        self.assertEqual(self.data["result"], "not possible")
+        found = self.finding(PROBLEM)
+        self.assertEqual(found["level"], "error")
+        self.assertIn("restart smbd", found["advice"])
+        self.assertEqual(len(self.data["connections"]), 1)
+        self.tool("check", code=2)
 
     def test_descriptors(self):
         self.script(connections=[dict(CONNECTION, opens=10 ** 9)])

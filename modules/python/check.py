@@ -130,7 +130,8 @@ class Check:
                      "are not protected",
                      "set it to SMB2_02 if no client needs SMB1")
 
-    def options(self):
+    def wrong_options(self):
+        """Options with which a smbd that starts would protect nobody."""
         reported = set()
         for setting in self.text.with_prefix(PREFIX):
             name = setting.name.partition(":")[2].strip()
@@ -145,9 +146,11 @@ class Check:
                          else f"see vfs_{PREFIX}(8)")
                 continue
             if normalise(setting.section) != "global":
-                self.add(DEGRADED, where,
-                         f"{setting.name} has no effect in a share, it holds "
-                         "for the whole server", "move it to [global]")
+                self.add(IMPOSSIBLE, where,
+                         f"{setting.name} holds for the whole server, nobody "
+                         "is protected while it is in a share",
+                         "move it to [global]")
+                continue
             try:
                 info.parse(setting.value)
             except BadValue as e:
@@ -158,19 +161,24 @@ class Check:
             if info.name in reported:
                 continue
             try:
-                value = options.get(self.lp, info.name)
+                options.get(self.lp, info.name)
             except BadValue as e:
                 # from the registry, where there are no lines
+                reported.add(info.name)
                 self.add(IMPOSSIBLE, "[global]", str(e),
                          f"see vfs_{PREFIX}(8)")
-                continue
-            if info.name == "on stop" and value == "drop":
-                self.add(DEGRADED, self.line(f"{PREFIX}:on stop"),
-                         "clients are cut off when smbd is stopped or "
-                         "restarted by its service manager",
-                         f"remove '{PREFIX}:on stop = drop'")
-            if info.name == "keeper":
-                self.keeper_program(value)
+        return reported
+
+    def options(self):
+        wrong = self.wrong_options()
+        if ("on stop" not in wrong and
+                options.get(self.lp, "on stop") == "drop"):
+            self.add(DEGRADED, self.line(f"{PREFIX}:on stop"),
+                     "clients are cut off when smbd is stopped or "
+                     "restarted by its service manager",
+                     f"remove '{PREFIX}:on stop = drop'")
+        if "keeper" not in wrong:
+            self.keeper_program(options.get(self.lp, "keeper"))
         for name in self.text.unread:
             self.add(NOTE, self.lp.configfile,
                      f"include of '{name}' was not searched for misspelt "
@@ -265,6 +273,13 @@ class Check:
                      "smbd is not running; the keeper is")
             return
         self.connections = smbd["connections"]
+        if smbd["smbd"].get("problem"):
+            self.add(IMPOSSIBLE, f"smbd (pid {smbd['smbd'].get('pid')})",
+                     "protects no client since it started: "
+                     f"{smbd['smbd']['problem']}",
+                     "mend it and restart smbd; its clients will notice that")
+            # without a keeper, and each client has the same reason
+            return
         if keeper is None or smbd.get("keeper", {}).get("state") == "gone":
             self.add(IMPOSSIBLE, where, "the keeper (durable_stated) is not "
                      "running, a restart would cut off all clients",
@@ -272,7 +287,7 @@ class Check:
                      "durable_stated -s " + self.lp.configfile)
         else:
             self.descriptors(keeper["pid"])
-            self.keeper_unit(smbd.get("smbd", {}).get("pid"), keeper["pid"])
+            self.keeper_unit(smbd["smbd"].get("pid"), keeper["pid"])
         self.clients()
 
     def descriptors(self, pid):

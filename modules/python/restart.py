@@ -25,6 +25,7 @@ import time
 from samba.netcmd import CommandError, Option
 
 from . import options, sockets
+from .check import Check
 from .command import (DurableStateCommand, count, held_connections,
                       keeper_status, lost_line, newest_event, smbd_status,
                       smbd_without_module)
@@ -84,13 +85,14 @@ class cmd_durable_state_restart(DurableStateCommand):
     ]
 
     def work(self, lp, timeout=None, dry_run=False, force=False):
+        before = smbd_status(lp)
+        self.check_options(lp, before)
         if timeout is None:
             timeout = options.get(lp, "drain timeout")
         else:
             options.find("drain timeout").parse(str(timeout))
         force = force or options.get(lp, "unprotected") == "cut"
 
-        before = smbd_status(lp)
         if before is None:
             pid = smbd_without_module(lp)
             if pid is not None:
@@ -124,6 +126,23 @@ class cmd_durable_state_restart(DurableStateCommand):
                                   options.get(lp, "restore timeout") +
                                   START_TIMEOUT)
         return self.summary(after)
+
+    def check_options(self, lp, before):
+        """Neither smbd, the running and the next one, may refuse them."""
+        smbd = (before or {}).get("smbd") or {}
+        if smbd.get("problem"):
+            raise CommandError(
+                f"smbd (pid {smbd.get('pid')}) protects no client, a restart "
+                f"would cut them all off: {smbd['problem']}; clients were "
+                "not touched. Mend it, then restart smbd without this "
+                "command: clients will notice that one")
+        check = Check(lp)
+        check.wrong_options()
+        for wrong in check.findings:
+            raise CommandError(
+                f"{wrong.where}: {wrong.message}: the next smbd would not "
+                "take the clients back; clients were not touched. Mend it "
+                f"({wrong.advice}) and try again")
 
     def show_forecast(self, before):
         lost = []

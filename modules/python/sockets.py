@@ -154,9 +154,10 @@ class Control(_Client):
                             f"{e.strerror or e}") from None
 
     def status(self):
-        """The status object of interfaces.md, with empty lists for none."""
+        """The status object of interfaces.md, with nothing empty missing."""
         self._send({"command": "status"})
         status = self._check(self._parse(self._line()))
+        status["smbd"] = status.get("smbd") or {}
         for key in ("connections", "events"):
             status[key] = status.get(key) or []
         return status

@@ -53,14 +53,17 @@ class cmd_durable_state_status(DurableStateCommand):
         return 0
 
     def show(self, status):
-        smbd = status.get("smbd") or {}
+        smbd = status["smbd"]
         keeper = status.get("keeper") or {}
         connections = status["connections"]
 
         since = f" since {smbd['started']}" if smbd.get("started") else ""
         self.message(f"smbd {status.get('version', '')} (pid "
                      f"{smbd.get('pid')}): {smbd.get('state')}{since}")
-        if keeper.get("state") == "gone":
+        if smbd.get("problem"):
+            self.message("no client is protected, a restart would cut them "
+                         f"all off: {smbd['problem']}")
+        elif keeper.get("state") == "gone":
             self.message("keeper: gone; clients are served, but a restart "
                          "would cut them all off")
         else:
