@@ -376,7 +376,7 @@ static void ds_child_thaw(void)
 		if (!NT_STATUS_IS_OK(xconn->transport.status)) {
 			continue;
 		}
-		if (xconn->protocol == PROTOCOL_NONE) {
+		if (!ds_connection_is_smb2(xconn)) {
 			TEVENT_FD_READABLE(xconn->transport.fde);
 			continue;
 		}
@@ -666,7 +666,7 @@ static void ds_child_restored(struct tevent_context *ev,
 	 */
 	for (xconn = client->connections; xconn != NULL; xconn = next) {
 		next = xconn->next;
-		if (xconn->protocol == PROTOCOL_NONE) {
+		if (!ds_connection_is_smb2(xconn)) {
 			continue;
 		}
 		status = smbd_smb2_flush_send_queue(xconn);

@@ -303,8 +303,10 @@ static NTSTATUS ds_restore_connection_record(
 	status = smbd_add_connection(
 		restore->client, fd, record->connect_time, &xconn);
 	if (!NT_STATUS_IS_OK(status)) {
+		/* the client has closed it; its sessions have others */
 		close(fd);
-		return status;
+		ds_restore_lost(restore, "channel", "", status);
+		return NT_STATUS_OK;
 	}
 	return ds_restore_connection(restore, record, xconn);
 }

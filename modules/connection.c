@@ -168,6 +168,11 @@ static NTSTATUS ds_restore_outgoing(struct smbXsrv_connection *xconn,
 	return NT_STATUS_OK;
 }
 
+bool ds_connection_is_smb2(const struct smbXsrv_connection *xconn)
+{
+	return (xconn->smb2.credits.bitmap != NULL);
+}
+
 NTSTATUS ds_capture_connection(struct ds_capture *cap,
 			       struct smbXsrv_connection *xconn)
 {
@@ -212,7 +217,7 @@ NTSTATUS ds_capture_connection(struct ds_capture *cap,
 	       xconn->smb2.preauth.sha512_value,
 	       sizeof(record.preauth));
 
-	if (record.protocol != PROTOCOL_NONE) {
+	if (ds_connection_is_smb2(xconn)) {
 		record.seen = talloc_array(frame, uint16_t, record.seq_range);
 		if ((record.seen == NULL) && (record.seq_range != 0)) {
 			status = NT_STATUS_NO_MEMORY;
@@ -261,21 +266,25 @@ NTSTATUS ds_restore_connection(struct ds_restore *restore,
 
 	xconn->channel_id = record->channel_id;
 	xconn->connect_time = record->connect_time;
-	if (record->protocol == PROTOCOL_NONE) {
+	if (record->max_credits == 0) {
+		/* nothing is said yet */
 		return NT_STATUS_OK;
 	}
-	if ((record->protocol < PROTOCOL_SMB2_02) ||
+	if (((record->protocol != PROTOCOL_NONE) &&
+	     (record->protocol < PROTOCOL_SMB2_02)) ||
 	    (record->protocol > PROTOCOL_LATEST) ||
-	    (record->max_credits == 0) ||
 	    (record->seq_range > record->max_credits) ||
 	    (record->granted > record->max_credits))
 	{
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 
-	status = smbXsrv_connection_init_tables(xconn, record->protocol);
-	if (!NT_STATUS_IS_OK(status)) {
-		return status;
+	if (record->protocol != PROTOCOL_NONE) {
+		status = smbXsrv_connection_init_tables(xconn,
+							record->protocol);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
+		}
 	}
 	xconn->protocol = record->protocol;
 	xconn->transport.nbt.got_session = record->nbt_got_session;

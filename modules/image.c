@@ -106,6 +106,14 @@ static int ds_image_destructor(struct ds_image *image)
 	return 0;
 }
 
+/*
+ * There are keys in it, which must not get into a core dump.
+ */
+static void ds_image_no_dump(const struct ds_image *image)
+{
+	(void)madvise(image->map, image->size, MADV_DONTDUMP);
+}
+
 int ds_image_create(TALLOC_CTX *mem_ctx, struct ds_image **_image)
 {
 	struct ds_image *image = NULL;
@@ -139,6 +147,7 @@ int ds_image_create(TALLOC_CTX *mem_ctx, struct ds_image **_image)
 		image->map = NULL;
 		goto fail;
 	}
+	ds_image_no_dump(image);
 
 	*ds_image_header(image) = (struct ds_image_header) {
 		.magic = DS_IMAGE_MAGIC,
@@ -178,6 +187,7 @@ static int ds_image_grow(struct ds_image *image, size_t needed)
 	}
 	image->map = map;
 	image->size = size;
+	ds_image_no_dump(image);
 	return 0;
 }
 
@@ -306,6 +316,7 @@ int ds_image_open(TALLOC_CTX *mem_ctx, int fd, struct ds_image **_image)
 		TALLOC_FREE(image);
 		return ret;
 	}
+	ds_image_no_dump(image);
 
 	ret = ds_image_check(image);
 	if (ret != 0) {

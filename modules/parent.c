@@ -166,10 +166,12 @@ static void ds_parent_leave(struct ds_parent *parent)
 	struct ds_peer *peer = NULL;
 	size_t i;
 
+	/* before its descriptor, which tevent would not find any more */
+	TALLOC_FREE(parent->peers_fde);
+	close(parent->peers_fd);
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
 		close(peer->fd);
 	}
-	close(parent->peers_fd);
 	for (i = 0; i < parent->num_listeners; i++) {
 		if (parent->listeners[i] != -1) {
 			close(parent->listeners[i]);

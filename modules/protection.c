@@ -227,7 +227,8 @@ json_t *ds_client_status(struct smbd_server_connection *sconn)
 			continue;
 		}
 		num_opens += 1;
-		num_locks += fsp->current_lock_count;
+		/* NO_LOCKING_COUNT is negative */
+		num_locks += MAX(fsp->current_lock_count, 0);
 		num_leases += (fsp->oplock_type == LEASE_OPLOCK) ? 1 : 0;
 	}
 	protection = ds_protection(sconn, &reason);

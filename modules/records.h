@@ -102,6 +102,11 @@ NTSTATUS ds_capture_connection(struct ds_capture *cap,
 NTSTATUS ds_restore_connection(struct ds_restore *restore,
 			       const struct ds_connection *record,
 			       struct smbXsrv_connection *xconn);
+/*
+ * Has smbd made the connection one of SMB2? With "SMB 2.???" that is before
+ * its protocol is known.
+ */
+bool ds_connection_is_smb2(const struct smbXsrv_connection *xconn);
 struct smbXsrv_connection *ds_find_channel(struct smbXsrv_client *client,
 					   uint64_t channel_id);
 
@@ -151,5 +156,15 @@ NTSTATUS ds_restore_request(struct ds_restore *restore,
  * of opening a file.
  */
 void ds_vfs_expect_open(struct files_struct *fsp, int fd);
+
+/*
+ * vfs_durable_state.c: the AAPL create context that vfs_fruit accepted on
+ * this tree connect; empty if there was none. It belongs to conn.
+ */
+DATA_BLOB ds_vfs_aapl(struct connection_struct *conn);
+/* Let vfs_fruit see it again. On return the process is root again. */
+NTSTATUS ds_vfs_aapl_repeat(struct connection_struct *conn,
+			    uint64_t session_id,
+			    DATA_BLOB aapl);
 
 #endif /* _DURABLE_STATE_RECORDS_H_ */

@@ -98,7 +98,14 @@ static NTSTATUS ds_restore_channels(struct ds_restore *restore,
 	}
 	global->num_channels = num;
 
-	return (num == 0) ? NT_STATUS_NETWORK_SESSION_EXPIRED : NT_STATUS_OK;
+	return (num == 0) ? NT_STATUS_CONNECTION_DISCONNECTED : NT_STATUS_OK;
+}
+
+static const char *ds_session_user(const struct smbXsrv_session_global0 *global)
+{
+	const struct auth_session_info *info = global->auth_session_info;
+
+	return (info != NULL) ? info->info->account_name : "";
 }
 
 NTSTATUS ds_restore_session(struct ds_restore *restore,
@@ -112,6 +119,7 @@ NTSTATUS ds_restore_session(struct ds_restore *restore,
 	enum ndr_err_code ndr_err;
 	NTSTATUS status;
 
+	talloc_keep_secret(record->global.data);
 	ndr_err = ndr_pull_struct_blob(
 		&record->global,
 		frame,
@@ -129,6 +137,12 @@ NTSTATUS ds_restore_session(struct ds_restore *restore,
 
 	status = ds_restore_channels(restore, global);
 	if (!NT_STATUS_IS_OK(status)) {
+		/* what belongs to it is missed by the records that follow */
+		ds_restore_lost(restore,
+				"session of",
+				ds_session_user(global),
+				status);
+		status = NT_STATUS_OK;
 		goto done;
 	}
 
@@ -151,6 +165,7 @@ NTSTATUS ds_restore_session(struct ds_restore *restore,
 	if (info == NULL) {
 		goto done;
 	}
+	talloc_keep_secret(info->session_key.data);
 	if (security_session_user_level(info, NULL) >= SECURITY_USER) {
 		session->homes_snum = register_homes_share(
 			info->unix_info->unix_name);

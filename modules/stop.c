@@ -22,6 +22,7 @@
 #include "smbd/globals.h"
 #include "smbd/durable_hooks.h"
 #include "system/wait.h"
+#include <sys/pidfd.h>
 #include "messages.h"
 #include "lib/util/server_id.h"
 #include "keeper/keeper_client.h"
@@ -72,6 +73,9 @@ struct ds_stop {
 	struct tevent_timer *timer;
 	/* notifyd has not answered yet */
 	bool pinged;
+	/* and may end before it does */
+	int notifyd_fd;
+	struct tevent_fd *notifyd_fde;
 	unsigned int num_held;
 	unsigned int num_failed;
 	/* of {"client":…,"reason":…} */
@@ -90,6 +94,10 @@ static void ds_stop_pong(struct messaging_context *msg_ctx,
 static int ds_stop_destructor(struct ds_stop *stop)
 {
 	messaging_deregister(stop->parent->msg_ctx, MSG_PONG, stop);
+	TALLOC_FREE(stop->notifyd_fde);
+	if (stop->notifyd_fd != -1) {
+		close(stop->notifyd_fd);
+	}
 	json_decref(stop->lost);
 	return 0;
 }
@@ -295,14 +303,40 @@ static void ds_stop_pong(struct messaging_context *msg_ctx,
 	}
 }
 
+static void ds_stop_notifyd_gone(struct tevent_context *ev,
+				 struct tevent_fd *fde,
+				 uint16_t flags,
+				 void *private_data)
+{
+	struct ds_stop *stop = talloc_get_type_abort(
+		private_data, struct ds_stop);
+
+	TALLOC_FREE(stop->notifyd_fde);
+	stop->pinged = false;
+	ds_stop_next(stop);
+}
+
 /*
  * Without an answer to wait for there is no barrier: notifyd has ended by
- * the same signal as we.
+ * the same signal as we, or is about to.
  */
 static void ds_stop_barrier(struct ds_stop *stop)
 {
 	struct ds_parent *parent = stop->parent;
+	struct server_id notifyd = parent->smbd->notifyd();
 	NTSTATUS status;
+
+	/* readable when the process has ended, also as a zombie */
+	stop->notifyd_fd = pidfd_open(procid_to_pid(&notifyd), 0);
+	if (stop->notifyd_fd == -1) {
+		return;
+	}
+	stop->notifyd_fde = tevent_add_fd(parent->ev,
+					  stop,
+					  stop->notifyd_fd,
+					  TEVENT_FD_READ,
+					  ds_stop_notifyd_gone,
+					  stop);
 
 	status = messaging_register(
 		parent->msg_ctx, stop, MSG_PONG, ds_stop_pong);
@@ -310,7 +344,7 @@ static void ds_stop_barrier(struct ds_stop *stop)
 		return;
 	}
 	status = messaging_send(parent->msg_ctx,
-				parent->smbd->notifyd(),
+				notifyd,
 				MSG_PING,
 				&data_blob_null);
 	if (!NT_STATUS_IS_OK(status)) {
@@ -443,6 +477,7 @@ static void ds_stop_next(struct ds_stop *stop)
 		if (stop->pinged) {
 			return;
 		}
+		TALLOC_FREE(stop->notifyd_fde);
 		stop->phase = DS_STOP_CAPTURE;
 		ds_stop_capture(stop);
 	}
@@ -591,6 +626,7 @@ const char *ds_stop_begin(struct ds_parent *parent,
 	}
 	*stop = (struct ds_stop) {
 		.parent = parent,
+		.notifyd_fd = -1,
 		.force = force,
 		/* nobody is there to be told that it did not work */
 		.sigterm = (fn == NULL),

@@ -37,6 +37,7 @@ NTSTATUS ds_capture_tcon(struct ds_capture *cap,
 	struct ds_tcon record = {
 		.session_id = session->global->session_wire_id,
 		.idle_time = tcon->idle_time,
+		.aapl = ds_vfs_aapl(tcon->compat),
 	};
 	enum ndr_err_code ndr_err;
 	NTSTATUS status;
@@ -116,6 +117,8 @@ NTSTATUS ds_restore_tcon(struct ds_restore *restore,
 		restore->old->frozen,
 		&session);
 	if (session == NULL) {
+		/* it did not come back, and was counted */
+		status = NT_STATUS_OK;
 		goto done;
 	}
 
@@ -138,6 +141,16 @@ NTSTATUS ds_restore_tcon(struct ds_restore *restore,
 	}
 	tcon->compat = talloc_move(tcon, &conn);
 	tcon->status = NT_STATUS_OK;
+
+	if (record->aapl.length != 0) {
+		status = ds_vfs_aapl_repeat(tcon->compat,
+					    record->session_id,
+					    record->aapl);
+		if (!NT_STATUS_IS_OK(status)) {
+			ds_restore_lost(restore, "AAPL of", share, status);
+			status = NT_STATUS_OK;
+		}
+	}
 	goto done;
 lost:
 	/*

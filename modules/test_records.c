@@ -291,6 +291,7 @@ static void fill_tcon(TALLOC_CTX *mem_ctx, void *p)
 		.session_id = value64(),
 		.global = value_blob(mem_ctx, 99),
 		.idle_time = value64(),
+		.aapl = value_blob(mem_ctx, 24),
 	};
 }
 
@@ -302,6 +303,7 @@ static void same_tcon(const void *pa, const void *pb)
 	SAME_INT(a, b, session_id);
 	SAME_BLOB(a, b, global);
 	SAME_INT(a, b, idle_time);
+	SAME_BLOB(a, b, aapl);
 }
 
 static struct ds_scan *value_scan(TALLOC_CTX *mem_ctx)

@@ -19,6 +19,8 @@
 
 #include "includes.h"
 #include "smbd/smbd.h"
+#include "smbd/globals.h"
+#include "../libcli/smb/smb2_create_blob.h"
 #include "smbd/durable_hooks.h"
 #include "records.h"
 #include "process.h"
@@ -55,9 +57,188 @@ static int ds_vfs_openat(struct vfs_handle_struct *handle,
 	return ds_vfs_expected.fd;
 }
 
+/*
+ * An Apple client says in a create context what it understands, once for each
+ * tree connect, and vfs_fruit changes what directory listings mean. What was
+ * said is kept here and said again in the next process.
+ */
+struct ds_vfs_data {
+	DATA_BLOB aapl;
+};
+
+static void ds_vfs_data_free(void **_data)
+{
+	TALLOC_FREE(*_data);
+}
+
+static void ds_vfs_aapl_keep(struct vfs_handle_struct *handle, DATA_BLOB aapl)
+{
+	struct ds_vfs_data *data = NULL;
+
+	if (SMB_VFS_HANDLE_TEST_DATA(handle)) {
+		SMB_VFS_HANDLE_GET_DATA(
+			handle, data, struct ds_vfs_data, return);
+	} else {
+		data = talloc_zero(handle->conn, struct ds_vfs_data);
+		if (data == NULL) {
+			return;
+		}
+		SMB_VFS_HANDLE_SET_DATA(handle,
+					data,
+					ds_vfs_data_free,
+					struct ds_vfs_data,
+					return);
+	}
+	data_blob_free(&data->aapl);
+	data->aapl = data_blob_dup_talloc(data, aapl);
+}
+
+static NTSTATUS ds_vfs_create_file(struct vfs_handle_struct *handle,
+				   struct smb_request *req,
+				   struct files_struct *dirfsp,
+				   struct smb_filename *smb_fname,
+				   uint32_t access_mask,
+				   uint32_t share_access,
+				   uint32_t create_disposition,
+				   uint32_t create_options,
+				   uint32_t file_attributes,
+				   uint32_t oplock_request,
+				   const struct smb2_lease *lease,
+				   uint64_t allocation_size,
+				   uint32_t private_flags,
+				   struct security_descriptor *sd,
+				   struct ea_list *ea_list,
+				   files_struct **result,
+				   int *pinfo,
+				   const struct smb2_create_blobs *in_blobs,
+				   struct smb2_create_blobs *out_blobs)
+{
+	struct smb2_create_blob *aapl = NULL;
+
+	/* fruit, above us, has answered already */
+	if ((in_blobs != NULL) && (out_blobs != NULL) &&
+	    (smb2_create_blob_find(out_blobs, SMB2_CREATE_TAG_AAPL) != NULL))
+	{
+		aapl = smb2_create_blob_find(in_blobs, SMB2_CREATE_TAG_AAPL);
+	}
+	if (aapl != NULL) {
+		ds_vfs_aapl_keep(handle, aapl->data);
+	}
+
+	return SMB_VFS_NEXT_CREATE_FILE(handle,
+					req,
+					dirfsp,
+					smb_fname,
+					access_mask,
+					share_access,
+					create_disposition,
+					create_options,
+					file_attributes,
+					oplock_request,
+					lease,
+					allocation_size,
+					private_flags,
+					sd,
+					ea_list,
+					result,
+					pinfo,
+					in_blobs,
+					out_blobs);
+}
+
 static struct vfs_fn_pointers ds_vfs_fns = {
 	.openat_fn = ds_vfs_openat,
+	.create_file_fn = ds_vfs_create_file,
 };
+
+DATA_BLOB ds_vfs_aapl(struct connection_struct *conn)
+{
+	struct vfs_handle_struct *handle = NULL;
+	struct ds_vfs_data *data = NULL;
+
+	for (handle = conn->vfs_handles;
+	     handle != NULL;
+	     handle = handle->next) {
+		if ((handle->fns != &ds_vfs_fns) ||
+		    !SMB_VFS_HANDLE_TEST_DATA(handle))
+		{
+			continue;
+		}
+		SMB_VFS_HANDLE_GET_DATA(handle,
+					data,
+					struct ds_vfs_data,
+					return data_blob_null);
+		return data->aapl;
+	}
+	return data_blob_null;
+}
+
+NTSTATUS ds_vfs_aapl_repeat(struct connection_struct *conn,
+			    uint64_t session_id,
+			    DATA_BLOB aapl)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct smb2_create_blobs in = { .num_blobs = 0 };
+	struct smb2_create_blobs *out = NULL;
+	struct smb_filename *smb_fname = NULL;
+	struct files_struct *fsp = NULL;
+	NTSTATUS status;
+
+	out = talloc_zero(frame, struct smb2_create_blobs);
+	if (out == NULL) {
+		status = NT_STATUS_NO_MEMORY;
+		goto done;
+	}
+	status = smb2_create_blob_add(
+		frame, &in, SMB2_CREATE_TAG_AAPL, aapl);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto done;
+	}
+	if (!change_to_user_and_service(conn, session_id)) {
+		status = NT_STATUS_NETWORK_ACCESS_DENIED;
+		goto done;
+	}
+	status = synthetic_pathref(frame,
+				   conn->cwd_fsp,
+				   ".",
+				   NULL,
+				   NULL,
+				   0,
+				   0,
+				   &smb_fname);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto done;
+	}
+
+	/* the root of the share, as that is what is always there */
+	status = SMB_VFS_CREATE_FILE(conn,
+				     NULL, /* req */
+				     conn->cwd_fsp,
+				     smb_fname,
+				     SEC_FILE_READ_ATTRIBUTE,
+				     FILE_SHARE_READ | FILE_SHARE_WRITE |
+					     FILE_SHARE_DELETE,
+				     FILE_OPEN,
+				     FILE_DIRECTORY_FILE,
+				     0,    /* file_attributes */
+				     NO_OPLOCK,
+				     NULL, /* lease */
+				     0,    /* allocation_size */
+				     0,    /* private_flags */
+				     NULL, /* sd */
+				     NULL, /* ea_list */
+				     &fsp,
+				     NULL, /* pinfo */
+				     &in,
+				     out);
+	if (NT_STATUS_IS_OK(status)) {
+		status = close_file_free(NULL, &fsp, NORMAL_CLOSE);
+	}
+done:
+	change_to_root_user();
+	TALLOC_FREE(frame);
+	return status;
+}
 
 static_decl_vfs;
 NTSTATUS vfs_durable_state_init(TALLOC_CTX *ctx)

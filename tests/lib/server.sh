@@ -43,8 +43,9 @@ ds_server_tmp() {
 
 # ds_server_conf DIR NAME ADDRESS [on|off]: writes DIR/smb.conf.
 #
-# Two shares on directories of their own: "durable" gives durable handles,
-# "plain" has the defaults. "on" puts durable_state on both.
+# Three shares on directories of their own: "durable" gives durable handles,
+# "plain" has the defaults, "apple" has vfs_fruit. "on" puts durable_state on
+# all.
 ds_server_conf() {
 	_ds_dir=$1
 	_ds_objects=streams_xattr
@@ -52,11 +53,11 @@ ds_server_conf() {
 		_ds_objects="streams_xattr durable_state"
 	fi
 
-	for _ds_d in lock state cache pid private ncalrpc log durable plain; do
+	for _ds_d in lock state cache pid private ncalrpc log durable plain apple; do
 		mkdir -p "$_ds_dir/$_ds_d" || return 1
 	done
 	chmod 700 "$_ds_dir/private"
-	chmod 777 "$_ds_dir/durable" "$_ds_dir/plain"
+	chmod 777 "$_ds_dir/durable" "$_ds_dir/plain" "$_ds_dir/apple"
 	# a guest must be able to walk to the shares
 	chmod 755 "$_ds_dir"
 
@@ -94,6 +95,10 @@ ds_server_conf() {
 
 	[plain]
 		path = $_ds_dir/plain
+
+	[apple]
+		path = $_ds_dir/apple
+		vfs objects = fruit $_ds_objects
 	END
 	echo "$3" >"$_ds_dir/address"
 }

@@ -207,6 +207,7 @@ void ds_oplock_tests(struct torture_suite *suite);
 void ds_lease_tests(struct torture_suite *suite);
 void ds_lock_tests(struct torture_suite *suite);
 void ds_dir_tests(struct torture_suite *suite);
+void ds_apple_tests(struct torture_suite *suite);
 void ds_notify_tests(struct torture_suite *suite);
 void ds_pending_tests(struct torture_suite *suite);
 void ds_durable_tests(struct torture_suite *suite);

@@ -41,6 +41,7 @@ NTSTATUS torture_durable_state_init(TALLOC_CTX *ctx)
 	ds_lease_tests(suite);
 	ds_lock_tests(suite);
 	ds_dir_tests(suite);
+	ds_apple_tests(suite);
 	ds_notify_tests(suite);
 	ds_pending_tests(suite);
 	ds_durable_tests(suite);
