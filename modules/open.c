@@ -53,7 +53,8 @@
 	F(DS_FSP_ENCRYPTION_REQUIRED, encryption_required) \
 	F(DS_FSP_FSTAT_BEFORE_CLOSE, fstat_before_close) \
 	F(DS_FSP_POSIX_OPEN, posix_open) \
-	F(DS_FSP_POSIX_APPEND, posix_append)
+	F(DS_FSP_POSIX_APPEND, posix_append) \
+	F(DS_FSP_KERNEL_SHARE_MODES_TAKEN, kernel_share_modes_taken)
 
 static uint32_t ds_fsp_flags_get(const struct files_struct *fsp)
 {
