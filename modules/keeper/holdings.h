@@ -39,7 +39,7 @@ struct holding {
 	int *fds;     /* talloc length is at least num_fds */
 	size_t num_fds;
 	int64_t since_ms; /* CLOCK_MONOTONIC, when it became complete */
-	bool lent;    /* it is being given away */
+	bool lent;    /* it is being given away, until the taker has it */
 };
 
 /* What becomes of the objects behind the descriptors of a dropped holding */

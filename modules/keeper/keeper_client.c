@@ -542,6 +542,16 @@ int keeper_take(TALLOC_CTX *mem_ctx,
 		}
 		ret = keeper_recv_reply(taken, kc, &reply);
 	}
+	if (ret == 0) {
+		/*
+		 * Until the keeper has forgotten it we must not use it: if it
+		 * does not hear of us it gives the same to the next one.
+		 */
+		ret = keeper_drop(kc, label);
+		if (ret != 0) {
+			keeper_break(kc, ret);
+		}
+	}
 	if (ret != 0) {
 		TALLOC_FREE(taken);
 		return ret;

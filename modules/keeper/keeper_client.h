@@ -128,7 +128,7 @@ int keeper_put(struct keeper_conn *kc,
 int keeper_drop(struct keeper_conn *kc, const char *label);
 
 /**
- * @brief Get a holding back. The keeper forgets it.
+ * @brief Get a holding back. The keeper forgets it when all has arrived.
  *
  * @param[out] _info  The caller has to json_decref() it. May be NULL.
  * @param[out] _fds   In the order in which they were put, with FD_CLOEXEC;
@@ -136,8 +136,9 @@ int keeper_drop(struct keeper_conn *kc, const char *label);
  *
  * @return ENOENT: no holding of that label.
  *	   EBUSY: another one is taking it.
- *	   EMFILE: this process may not open so many descriptors; the keeper
- *	   keeps it if it could not send all, and the connection is closed.
+ *	   EMFILE: this process may not open so many descriptors.
+ *	   After EMFILE, and all that says that the connection has failed,
+ *	   the keeper still has it for a new connection, unless it has ended.
  */
 int keeper_take(TALLOC_CTX *mem_ctx,
 		struct keeper_conn *kc,

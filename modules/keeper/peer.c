@@ -140,13 +140,6 @@ static void peer_sent(struct keeper_peer *peer)
 {
 	struct keeper *k = peer->keeper;
 
-	if (peer->lent != NULL) {
-		struct holding *h = peer->lent;
-
-		peer->lent = NULL;
-		h->lent = false;
-		holdings_drop(k->holdings, h, HOLDING_END_CLOSE);
-	}
 	if (peer->closing) {
 		peer_close(peer);
 		return;
@@ -371,13 +364,15 @@ void peer_reject(struct keeper_peer *peer, const char *fmt, ...)
 
 json_t *peer_save(const struct keeper_peer *peer, struct handover_out *out)
 {
-	return json_pack("{s:o, s:i, s:i, s:b, s:o*}",
+	return json_pack("{s:o, s:i, s:i, s:b, s:o*, s:s*}",
 			 "fd", handover_give(out, peer->fd),
 			 "pid", (int)peer->pid,
 			 "role", (int)peer->role,
 			 "ended", peer->ended,
 			 "building", (peer->building != NULL) ?
-				holding_save(peer->building, out) : NULL);
+				holding_save(peer->building, out) : NULL,
+			 "lent", (peer->lent != NULL) ?
+				peer->lent->label : NULL);
 }
 
 void peer_load(struct keeper *k,
@@ -387,16 +382,18 @@ void peer_load(struct keeper *k,
 	struct keeper_peer *peer = NULL;
 	json_t *number = NULL;
 	json_t *building = NULL;
+	const char *lent = NULL;
 	int pid, role, ended;
 	int fd, ret;
 
 	ret = json_unpack(discard_const_p(json_t, json),
-			  "{s:o, s:i, s:i, s:b, s?:o}",
+			  "{s:o, s:i, s:i, s:b, s?:o, s?:s}",
 			  "fd", &number,
 			  "pid", &pid,
 			  "role", &role,
 			  "ended", &ended,
-			  "building", &building);
+			  "building", &building,
+			  "lent", &lent);
 	if ((ret != 0) || (role < PEER_NEW) || (role > PEER_TOOL)) {
 		return;
 	}
@@ -412,6 +409,12 @@ void peer_load(struct keeper *k,
 	peer->pid = pid;
 	peer->role = role;
 	peer->ended = ended;
+	if (lent != NULL) {
+		peer->lent = holdings_find(k->holdings, lent);
+	}
+	if (peer->lent != NULL) {
+		peer->lent->lent = true;
+	}
 	if (building != NULL) {
 		peer->building = holding_load(peer, building, in);
 		if (peer->building == NULL) {

@@ -51,7 +51,7 @@ struct keeper_peer {
 	/* What it puts, complete when the last packet has come */
 	struct holding *building;
 
-	/* What it takes, forgotten when the last packet is out */
+	/* What it takes, forgotten when it says that it has all of it */
 	struct holding *lent;
 
 	/* Replies to be sent. While there are any nothing is received. */

@@ -199,6 +199,7 @@ static void request_drop(struct keeper_peer *peer, struct keeper_packet *packet)
 {
 	struct keeper *k = peer->keeper;
 	const char *label = request_label(peer, packet);
+	enum holding_end end = keeper_holding_end(k);
 	struct holding *h = NULL;
 
 	if (label == NULL) {
@@ -206,15 +207,21 @@ static void request_drop(struct keeper_peer *peer, struct keeper_packet *packet)
 	}
 
 	h = holdings_find(k->holdings, label);
-	if ((h != NULL) && h->lent) {
+	if ((h != NULL) && h->lent && (h != peer->lent)) {
 		peer_refuse(peer, EBUSY, "%s is being taken", label);
 		return;
+	}
+	if ((h != NULL) && h->lent) {
+		/* All of it has arrived, and is used there from now on */
+		h->lent = false;
+		peer->lent = NULL;
+		end = HOLDING_END_CLOSE;
 	}
 	if (h != NULL) {
 		DBG_INFO("Dropping %s for process %d\n",
 			 label,
 			 (int)peer->pid);
-		holdings_drop(k->holdings, h, keeper_holding_end(k));
+		holdings_drop(k->holdings, h, end);
 	}
 	peer_reply(peer,
 		   json_pack("{s:b, s:b}", "ok", true, "found", h != NULL));
@@ -229,6 +236,12 @@ static void request_take(struct keeper_peer *peer, struct keeper_packet *packet)
 		return;
 	}
 
+	if (peer->lent != NULL) {
+		peer_reject(peer,
+			    "Holding %s has to be dropped first",
+			    peer->lent->label);
+		return;
+	}
 	h = holdings_find(peer->keeper->holdings, label);
 	if (h == NULL) {
 		peer_refuse(peer, ENOENT, "%s is not held", label);

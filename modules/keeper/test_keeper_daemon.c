@@ -447,6 +447,33 @@ static void test_put_take(void **state)
 	close(fd);
 }
 
+/* The kernel drops what a taker has no descriptors for */
+static void test_take_few_fds(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *kc = connect_as(d, "parent");
+	struct rlimit old, rl;
+	size_t num = 0;
+	int *fds = NULL;
+	int fd = put_pipe(kc, "h");
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	rl = old;
+	/* The lowest number that is free */
+	rl.rlim_cur = dup(fd);
+	close(rl.rlim_cur);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &rl), 0);
+	assert_int_equal(keeper_take(kc, kc, "h", NULL, &fds, &num), EMFILE);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+
+	assert_true(is_open(fd));
+	TALLOC_FREE(kc);
+	kc = connect_as(d, "parent");
+	take_and_close(kc, "h", 1);
+	wait_eof(fd);
+	close(fd);
+}
+
 static void test_put_wrong(void **state)
 {
 	struct daemon *d = *state;
@@ -743,6 +770,65 @@ static void check_objects(struct objects *o, bool destroyed)
 	close(o->mem);
 	close(o->sock[0]);
 	close(o->sock[1]);
+}
+
+/* What it has sent is the taker's when that says so, and not before */
+static void test_take_confirmed(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *kc = connect_as(d, "tool");
+	const char *take = "{\"op\":\"take\",\"label\":\"h\"}";
+	const char *drop = "{\"op\":\"drop\",\"label\":\"h\"}";
+	struct keeper_packet *packet = NULL;
+	size_t num = 0;
+	int *fds = NULL;
+	struct objects o;
+	int sock;
+
+	/* It ends with the descriptors in its hands */
+	put_objects(kc, &o);
+	sock = connect_raw_hello(d);
+	send_raw(sock, take, NULL, 0);
+	assert_int_equal(recv_raw(d, sock, &packet), 0);
+	assert_int_equal(packet->num_fds, 3);
+	assert_int_equal(keeper_take(kc, kc, "h", NULL, &fds, &num), EBUSY);
+	assert_int_equal(keeper_drop(kc, "h"), EBUSY);
+	assert_int_equal(keeper_wipe(kc), 0);
+	assert_int_equal(num_holdings(kc), 1);
+	TALLOC_FREE(packet);
+	close(sock);
+
+	/* It ends before it has read them */
+	sock = connect_raw_hello(d);
+	send_raw(sock, take, NULL, 0);
+	assert_int_equal(poll(&(struct pollfd) {
+				      .fd = sock,
+				      .events = POLLIN
+			      }, 1, TIMEOUT_MS), 1);
+	close(sock);
+
+	/* A new program in between; no parent is here, yet nothing is shut */
+	sock = connect_raw_hello(d);
+	send_raw(sock, take, NULL, 0);
+	assert_int_equal(recv_raw(d, sock, &packet), 0);
+	kill(d->pid, SIGHUP);
+	wait_log(d, kc, "carries on");
+	assert_int_equal(keeper_drop(kc, "h"), EBUSY);
+	send_raw(sock, drop, NULL, 0);
+	assert_true(recv_ok(d, sock));
+	assert_int_equal(num_holdings(kc), 0);
+	assert_true(is_open(o.eof));
+	TALLOC_FREE(packet);
+	check_objects(&o, false);
+
+	/* One at a time */
+	close(put_pipe(kc, "h"));
+	send_raw(sock, take, NULL, 0);
+	assert_true(recv_ok(d, sock));
+	send_raw(sock, take, NULL, 0);
+	assert_false(recv_ok(d, sock));
+	close(sock);
+	take_and_close(kc, "h", 1);
 }
 
 static void test_drop_with_parent(void **state)
@@ -1199,6 +1285,8 @@ int main(void)
 #define TEST_STARTS(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_put_take),
+		TEST(test_take_confirmed),
+		TEST(test_take_few_fds),
 		TEST(test_put_wrong),
 		TEST(test_many_fds),
 		TEST(test_closed_early),
