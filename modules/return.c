@@ -216,8 +216,9 @@ static void ds_return_child(struct tevent_context *ev,
 }
 
 /*
- * A connection to the keeper that failed is of no use any more, and what it
- * was asked for may be lost in it; the others are not.
+ * A connection to the keeper that failed is of no use any more, but what was
+ * not taken is there for the next one. Only one is tried: a keeper that does
+ * not answer must not hold up the start for each client.
  */
 static struct ds_held *ds_return_take(struct ds_parent *parent,
 				      const char *label,
@@ -227,13 +228,18 @@ static struct ds_held *ds_return_take(struct ds_parent *parent,
 	struct ds_held *held = talloc_zero(parent, struct ds_held);
 	int err = ENOMEM;
 
-	if ((parent->keeper != NULL) && (held != NULL)) {
+	while ((held != NULL) && (parent->keeper != NULL)) {
 		err = keeper_take(held,
 				  parent->keeper,
 				  label,
 				  NULL,
 				  &held->fds,
 				  &held->num_fds);
+		if ((err == 0) || (err == ENOENT) || ret->reconnected) {
+			break;
+		}
+		ret->reconnected = true;
+		ds_keeper_reconnect(parent);
 	}
 	if ((err == 0) && (held->num_fds >= 2)) {
 		return held;
@@ -243,15 +249,11 @@ static struct ds_held *ds_return_take(struct ds_parent *parent,
 		       client,
 		       (err == 0) ? "the keeper has no socket of it" :
 				    strerror(err));
-	TALLOC_FREE(held);
-	if ((err != 0) && (err != ENOENT) && !ret->reconnected) {
-		ret->reconnected = true;
-		ds_keeper_reconnect(parent);
-	}
 	if (parent->keeper != NULL) {
 		/* otherwise it would be open until the hold time is over */
 		(void)keeper_drop(parent->keeper, label);
 	}
+	TALLOC_FREE(held);
 	return NULL;
 }
 
