@@ -723,16 +723,16 @@ static NTSTATUS ds_child_restore(struct smbXsrv_connection *xconn)
 	return status;
 }
 
-static void ds_held_close(struct ds_held *held)
+void ds_held_close(struct ds_held *held)
 {
 	size_t i;
 
-	for (i = 0; i < held->num_fds; i++) {
+	for (i = 0; (held != NULL) && (i < held->num_fds); i++) {
 		if (held->fds[i] != -1) {
 			close(held->fds[i]);
+			held->fds[i] = -1;
 		}
 	}
-	held->num_fds = 0;
 }
 
 /*

@@ -76,6 +76,9 @@ struct ds_held {
 	size_t num_fds;
 };
 
+/* Close those that nobody has taken out (-1). held may be NULL. */
+void ds_held_close(struct ds_held *held);
+
 /*
  * Called right after fork(): fd is this end of the socket pair. held is
  * NULL for a new client.

@@ -249,6 +249,7 @@ static struct ds_held *ds_return_take(struct ds_parent *parent,
 		       client,
 		       (err == 0) ? "the keeper has no socket of it" :
 				    strerror(err));
+	ds_held_close(held);
 	if (parent->keeper != NULL) {
 		/* otherwise it would be open until the hold time is over */
 		(void)keeper_drop(parent->keeper, label);
@@ -265,7 +266,6 @@ static void ds_return_one(struct ds_parent *parent,
 	struct messaging_context *msg_ctx = parent->msg_ctx;
 	const char *client = ds_json_string(holding->info, "client");
 	struct ds_held *held = NULL;
-	size_t i;
 	pid_t pid;
 	int sock;
 
@@ -290,9 +290,7 @@ static void ds_return_one(struct ds_parent *parent,
 	if (pid == 0) {
 		ds_return_child(ev, msg_ctx, sock, client);
 	}
-	for (i = 0; i < held->num_fds; i++) {
-		close(held->fds[i]);
-	}
+	ds_held_close(held);
 	TALLOC_FREE(held);
 
 	if (pid == -1) {
