@@ -31,6 +31,7 @@
 #include "keeper_protocol.h"
 #include "handover.h"
 #include "keeper.h"
+#include "probe.h"
 
 /*
  * This process does as little as possible, since it must not end or block:
@@ -45,6 +46,8 @@ struct durable_stated {
 	struct keeper *keeper;
 	const char *program;
 	char *const *argv;
+	/* The program is asked whether it can carry on */
+	struct probe *probe;
 	bool stop;
 };
 
@@ -60,6 +63,18 @@ static void durable_stated_sigterm(struct tevent_context *ev,
 	d->stop = true;
 }
 
+static void durable_stated_probed(void *private_data, bool ok)
+{
+	struct durable_stated *d = private_data;
+
+	d->probe = NULL;
+	if (ok) {
+		keeper_exec(d->keeper, d->program, d->argv);
+	} else {
+		DBG_ERR("Going on as before\n");
+	}
+}
+
 static void durable_stated_sighup(struct tevent_context *ev,
 				  struct tevent_signal *se,
 				  int signum,
@@ -69,7 +84,14 @@ static void durable_stated_sighup(struct tevent_context *ev,
 {
 	struct durable_stated *d = private_data;
 
-	keeper_exec(d->keeper, d->program, d->argv);
+	if (d->probe != NULL) {
+		return;
+	}
+	d->probe = probe_program(
+		d->keeper, ev, d->program, durable_stated_probed, d);
+	if (d->probe == NULL) {
+		DBG_ERR("Going on as before\n");
+	}
 }
 
 static bool durable_stated_signals(struct durable_stated *d,
@@ -314,6 +336,11 @@ int main(int argc, const char *argv[])
 		POPT_COMMON_VERSION
 		POPT_TABLEEND
 	};
+
+	if ((argc == 2) && (strcmp(argv[1], PROBE_OPTION) == 0)) {
+		probe_answer();
+		return 0;
+	}
 
 	frame = talloc_stackframe();
 

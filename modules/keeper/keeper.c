@@ -31,8 +31,6 @@
 #include "keeper.h"
 #include "peer.h"
 
-#define KEEPER_STATE_VERSION 1
-
 /* How long to wait for slow readers before executing ourselves again */
 #define KEEPER_EXEC_PATIENCE_SECS 3
 

@@ -31,6 +31,9 @@ struct keeper_peer;
 
 #define KEEPER_EVENTS_MAX 100
 
+/* Of what a keeper leaves to the next program or to systemd */
+#define KEEPER_STATE_VERSION 1
+
 struct keeper {
 	struct tevent_context *ev;
 	const char *socket_path;
@@ -88,7 +91,8 @@ void keeper_stop(struct keeper *k);
 /**
  * @brief Carry on in a new program as soon as no reply is outstanding.
  *
- * If that fails the keeper goes on as it is.
+ * If it cannot be executed the keeper goes on as it is. What comes after that
+ * is for probe_program() to find out beforehand.
  */
 void keeper_exec(struct keeper *k, const char *program, char *const argv[]);
 

@@ -1139,23 +1139,51 @@ static void test_exec(void **state)
 	check_objects(&o, false);
 }
 
+/* A program that is not there, or could not go on from where we are */
 static void test_exec_fails(void **state)
 {
 	struct daemon *d = *state;
 	struct keeper_conn *kc = NULL;
 	char *copy = talloc_asprintf(d->frame, "%s/durable_stated", d->dir);
-	char *cmd = talloc_asprintf(d->frame, "cp %s %s", d->program, copy);
+	const char *program = d->program;
+	const char *bad[] = {
+		"true",
+		/* in the middle of an upgrade */
+		"head -c 5000 $GOOD >$COPY",
+		"head -c 5000 $GOOD >$COPY; truncate -s 1M $COPY",
+		/* what the dynamic linker does if a library is missing */
+		"printf '#!/bin/sh\\nexit 127\\n' >$COPY",
+		"cp /bin/true $COPY",
+		/* it has another state */
+		"printf '#!/bin/sh\\necho durable_stated state 12\\n' >$COPY",
+	};
 	struct objects o;
+	size_t i;
 
-	assert_int_equal(system(cmd), 0);
+	setenv("GOOD", program, 1);
+	setenv("COPY", copy, 1);
+	assert_int_equal(system("cp $GOOD $COPY"), 0);
 	d->program = copy;
 	start_daemon(d, (struct start) { .hold_time = NULL });
 	kc = connect_as(d, "parent");
 	put_objects(kc, &o);
 
-	assert_int_equal(unlink(copy), 0);
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		unlink(copy);
+		assert_int_equal(system(bad[i]), 0);
+		(void)chmod(copy, 0755);
+		assert_int_equal(truncate(d->log, 0), 0);
+		kill(d->pid, SIGHUP);
+		wait_log(d, kc, "Going on as before");
+		assert_false(log_has(d, "Executing"));
+		assert_int_equal(num_holdings(kc), 1);
+	}
+
+	/* Until it is mended */
+	unlink(copy);
+	assert_int_equal(system("cp $GOOD $COPY"), 0);
 	kill(d->pid, SIGHUP);
-	wait_log(d, kc, "Going on as before");
+	wait_log(d, kc, "carries on");
 
 	take_and_close(kc, "h", 3);
 	check_objects(&o, false);
