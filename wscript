@@ -6,6 +6,7 @@
 # build/samba has been prepared by then (waf-scripts/bootstrap), our sources
 # are in it, and this file drives Samba's own waf there.
 
+import glob
 import os
 import shlex
 import subprocess
@@ -61,6 +62,11 @@ def configure_tree(ctx, prefix, dirs=()):
     # A thousand test programs that no other run will ever find in the cache
     samba_waf(ctx, 'Configuring Samba for %s' % prefix, 'configure', *opts,
               CCACHE_DISABLE='1')
+    # Samba has its dependency on the prefix by a name without Python's version,
+    # so it would be installed as it was made for the last prefix.
+    for path in glob.glob(os.path.join(
+            TREE, 'bin/default/lib/talloc/pytalloc-util.*.pc')):
+        os.remove(path)
     stamp.write(mark, want)
 
 
