@@ -174,7 +174,7 @@ def act_smbd(directory):
                 if how == "veto":
                     reply(ok=False, error="1 connection could not be drained")
                     continue
-                reply(ok=True, connections=1, failed=0)
+                reply(ok=True, connections=3, failed=2)
                 if how == "kill group":
                     signal.signal(signal.SIGTERM, signal.SIG_IGN)
                     os.kill(0, signal.SIGTERM)
@@ -478,6 +478,7 @@ class RestartTests(ToolTestCase):
         self.assertEqual(data["connections"], 1)
         self.assertEqual(data["lost"], 0)
         self.assertEqual(data["longest_pause_ms"], 66)
+        self.assertEqual(data["handed_over"], 3)
         self.assertEqual([s["pid"] for s in self.starts()],
                          [data["old_pid"], data["new_pid"]])
 
