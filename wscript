@@ -47,11 +47,22 @@ def samba_waf(ctx, what, *args, **env):
         ctx.fatal('%s failed' % args[0])
 
 
+def python_dir(prefix):
+    """Debian's Python has several answers to where modules are installed, one
+    of them outside of the prefix; samba-tool is told the directory."""
+    if prefix == '/usr':
+        return '/usr/lib/python3/dist-packages'
+    return '%s/lib/python%d.%d/site-packages' % (prefix,
+                                                 *sys.version_info[:2])
+
+
 def configure_tree(ctx, prefix, dirs=()):
     """Configure the tree for a prefix, unless that is how it is."""
     with open(os.path.join(SCRIPTS, 'configure-options')) as f:
         opts = [line.strip() for line in f if line.startswith('--')]
-    opts += ['--prefix=%s' % prefix, *dirs]
+    opts += ['--prefix=%s' % prefix, *dirs,
+             '--pythondir=%s' % python_dir(prefix),
+             '--pythonarchdir=%s' % python_dir(prefix)]
 
     mark = os.path.join(BUILD, 'stamps', 'configure')
     want = stamp.digest(opts, os.environ['CFLAGS'], TREE,

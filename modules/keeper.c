@@ -158,6 +158,16 @@ void ds_keeper_start(struct ds_parent *parent)
 	ds_keeper_retry(parent);
 }
 
+void ds_keeper_find(struct ds_parent *parent)
+{
+	int ret;
+
+	ret = ds_keeper_connect(parent);
+	if ((ret != 0) && (ret != ENOENT) && (ret != ECONNREFUSED)) {
+		DBG_ERR("Cannot use the keeper: %s\n", strerror(ret));
+	}
+}
+
 void ds_keeper_reconnect(struct ds_parent *parent)
 {
 	TALLOC_FREE(parent->keeper_fde);

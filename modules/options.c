@@ -348,3 +348,16 @@ bool ds_config_share(int snum)
 
 	return (objects != NULL) && str_list_check(objects, "durable_state");
 }
+
+bool ds_config_used(void)
+{
+	int snum;
+
+	/* -1 is what [global] says for all shares that say nothing */
+	for (snum = -1; snum < lp_numservices(); snum++) {
+		if (ds_config_share(snum)) {
+			return true;
+		}
+	}
+	return false;
+}

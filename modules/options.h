@@ -51,4 +51,7 @@ char *ds_config_directory(TALLOC_CTX *mem_ctx);
 /* Has this share "vfs objects = durable_state"? */
 bool ds_config_share(int snum);
 
+/* Has any share? Without one smbd does not load us. */
+bool ds_config_used(void);
+
 #endif /* _DURABLE_STATE_OPTIONS_H_ */

@@ -362,11 +362,15 @@ static void ds_hook_start(struct tevent_context *ev,
 	}
 	if (!ds_parent_directory()) {
 		ds_parent->config_ok = false;
+		return;
 	}
 	if (ds_parent->config_ok) {
 		ds_keeper_start(ds_parent);
-		ds_return_begin(ds_parent);
+	} else {
+		ds_keeper_find(ds_parent);
 	}
+	/* those that were kept are innocent of a wrong option */
+	ds_return_begin(ds_parent);
 }
 
 static void ds_hook_ready(void)

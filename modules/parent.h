@@ -124,6 +124,11 @@ int ds_peers_handle(struct ds_parent *parent, int msec);
  * in the background when it fails or ends: protection comes back with it.
  */
 void ds_keeper_start(struct ds_parent *parent);
+/*
+ * Connect to a keeper that runs; it may hold clients from before the options
+ * were made wrong.
+ */
+void ds_keeper_find(struct ds_parent *parent);
 /* Request and reply are out of step: a new connection */
 void ds_keeper_reconnect(struct ds_parent *parent);
 

@@ -614,7 +614,14 @@ const char *ds_stop_begin(struct ds_parent *parent,
 		return "smbd is about to end already";
 	}
 	if (!parent->config_ok) {
-		return "an option in smb.conf is wrong, smbd's log says which";
+		return parent->config->problem != NULL ?
+			parent->config->problem :
+			"smbd's log says why nothing can be kept";
+	}
+	/* as the next smbd will find it */
+	(void)reload_services(NULL, NULL, true);
+	if (!ds_config_used()) {
+		return "no share has 'vfs objects = durable_state' any more";
 	}
 	if (parent->keeper == NULL) {
 		return "the keeper (durable_stated) is not running";
