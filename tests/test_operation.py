@@ -30,13 +30,16 @@ DS_ADDRESS  address of the server (default: 127.0.0.65)
 """
 
 import contextlib
+import fcntl
 import glob
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import unittest
+import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "lib"), os.path.join(HERE, "demo")]
@@ -45,23 +48,33 @@ from server import (PASSWORD, PORT, USER, Server, alive, end_cleanly,
 
 import_bindings()
 import smb2
+from samba import NTSTATUSError
+from samba.credentials import DONT_USE_KERBEROS, Credentials
 from samba.ntstatus import (NT_STATUS_FILE_LOCK_CONFLICT,
                             NT_STATUS_LOCK_NOT_GRANTED,
-                            NT_STATUS_NETWORK_NAME_DELETED)
+                            NT_STATUS_NETWORK_NAME_DELETED,
+                            NT_STATUS_PIPE_DISCONNECTED,
+                            NT_STATUS_USER_SESSION_DELETED)
+from samba.samba3 import libsmb_samba_internal as libsmb
+from samba.samba3 import param
 
 ADDRESS = os.environ.get("DS_ADDRESS", "127.0.0.65")
 EXCLUSIVE = smb2.LOCK_EXCLUSIVE | smb2.FAIL_IMMEDIATELY
 FULL = smb2.LEASE_READ | smb2.LEASE_WRITE | smb2.LEASE_HANDLE
 # How long a client may take to notice that it was cut off
 NOTICE_SECONDS = 15
+# ds_record_type
+RECORD_SESSION, RECORD_OPEN = 3, 5
+# A second user, known to every system
+OTHER_USER = "daemon"
 
 
 class Worker(smb2.Client):
     """A client that has a locked file, one with a lease, and watches the
     directory that has its name."""
 
-    def __init__(self, share, name):
-        super().__init__(ADDRESS, PORT, share, USER, PASSWORD)
+    def __init__(self, share, name, user=USER):
+        super().__init__(ADDRESS, PORT, share, user, PASSWORD)
         self.key = name.encode().ljust(16)
         self.count = 0
         self.locked, _ = self.open(f"{name}.locked")
@@ -91,6 +104,10 @@ class Worker(smb2.Client):
             return True
         return False
 
+    def heard(self, seconds):
+        """True if something comes within that time, the end among it."""
+        return self._readable(seconds)
+
     def tree_connect(self, share):
         """One more tree connect; the former one's id is returned."""
         former, self._tree = self._tree, 0
@@ -101,6 +118,20 @@ class Worker(smb2.Client):
 
     def use_tree(self, tree):
         former, self._tree = self._tree, tree
+        return former
+
+    def login(self, user, share):
+        """One more session with a tree connect; the former ones' ids are
+        returned."""
+        former = self._session, self._tree
+        self._session = self._tree = 0
+        self._login(user, PASSWORD)
+        self.tree_connect(share)
+        return former
+
+    def use_session(self, ids):
+        former = self._session, self._tree
+        self._session, self._tree = ids
         return former
 
 
@@ -118,11 +149,11 @@ class TestOperation(unittest.TestCase):
         for client in self.clients:
             client.close()
 
-    def client(self, share="durable", name="worker"):
+    def client(self, share="durable", name="worker", user=USER):
         watched = self.server.path(share, name)
         os.mkdir(watched)
         os.chmod(watched, 0o777)
-        client = Worker(share, name)
+        client = Worker(share, name, user)
         self.clients.append(client)
         return client
 
@@ -160,6 +191,22 @@ class TestOperation(unittest.TestCase):
 
     def assert_cut_off(self, client):
         self.assertTrue(client.cut_off(), "the connection is still there")
+
+    def assert_nothing_left(self, client):
+        """Others get what it had, and none has to wait for it."""
+        name = client.key.decode().strip()
+        rival = smb2.Client(ADDRESS, PORT, "durable", USER, PASSWORD)
+        self.clients.append(rival)
+        handle, _ = rival.open(f"{name}.locked")
+        rival.lock(handle, 0, 10, EXCLUSIVE)
+        _, lease = rival.open(f"{name}.leased", lease_key=b"rival".ljust(16),
+                              lease=FULL)
+        self.assertEqual(lease, FULL)
+
+    def assert_refused(self, status, function, *args):
+        with self.assertRaises(smb2.SMBError) as caught:
+            function(*args)
+        self.assertEqual(caught.exception.status, status, caught.exception)
 
     # ways to restart
 
@@ -209,17 +256,31 @@ class TestOperation(unittest.TestCase):
         self.server.stop()
         self.assert_cut_off(client)
         self.server.start()
-        self.client(name="another").work()
+        self.assert_nothing_left(client)
 
     def test_hold_time(self):
-        """No start within the hold time: the connection is closed"""
-        self.server.option("durable_state:hold time = 1")
+        """No start within the hold time: closed as by a normal stop"""
+        self.server.option("durable_state:hold time = 3")
         self.server.start()
         client = self.client()
         self.server.stop()
+        self.assertFalse(client.heard(1), "cut off before its time")
         self.assert_cut_off(client)
         self.server.start()
-        self.client(name="another").work()
+        self.assert_nothing_left(client)
+        another = self.client(name="another")
+        self.server.restart()
+        self.assert_lives(another)
+
+    def test_within_hold_time(self):
+        """A start that comes late, but within the hold time"""
+        self.server.option("durable_state:hold time = 30")
+        self.server.start()
+        client = self.client()
+        self.server.stop()
+        self.assertFalse(client.heard(4), "cut off before its time")
+        self.server.start()
+        self.assert_lives(client)
 
     # the keeper
 
@@ -309,6 +370,58 @@ class TestOperation(unittest.TestCase):
                     spoiled.add(os.fstat(image.fileno()).st_ino)
         return len(spoiled)
 
+    def rewrite(self, change):
+        """Applies change(type, data) to the records of one image that the
+        keeper holds, and makes the checksums right again; returns how many
+        records were changed."""
+        keeper = self.server.keeper_pid()
+        for link in sorted(glob.glob(f"/proc/{keeper}/fd/*")):
+            if os.readlink(link).startswith("/memfd:durable_state image"):
+                break
+        changed = 0
+        # struct ds_image_header, then struct ds_image_record and its data
+        with open(link, "r+b", buffering=0) as image:
+            image.seek(16)
+            used, = struct.unpack("=Q", image.read(8))
+            position = 24
+            while position < used:
+                image.seek(position)
+                kind, length, _, _ = struct.unpack("=IIII", image.read(16))
+                data = image.read(length)
+                other = change(kind, data)
+                if other != data:
+                    self.assertEqual(len(other), length)
+                    check = zlib.crc32(struct.pack("=II", kind, length) +
+                                       other)
+                    image.seek(position + 8)
+                    image.write(struct.pack("=II", check, 0) + other)
+                    changed += 1
+                position += 16 + (length + 7) // 8 * 8
+        return changed
+
+    def one_lost(self, damage):
+        """Of some clients one is cut off, the others do not notice."""
+        self.server.start()
+        clients = [self.client(name=f"worker{n}") for n in range(3)]
+        self.server.stop()
+        damage()
+        self.server.start()
+        lost = [client for client in clients
+                if client.port not in self.ports()]
+        self.assertEqual(len(lost), 1)
+        for client in clients:
+            if client in lost:
+                self.assert_cut_off(client)
+                self.assert_nothing_left(client)
+            else:
+                self.assert_lives(client)
+        self.assertIn(f":{lost[0].port}: cannot resume", self.server.log())
+        # and the next restart is as any other
+        self.server.restart()
+        for client in clients:
+            if client not in lost:
+                client.work()
+
     def test_other_version(self):
         """Images of another version: said so, cut off, a clean start"""
         self.server.start()
@@ -319,27 +432,34 @@ class TestOperation(unittest.TestCase):
         self.server.start()
         for client in clients:
             self.assert_cut_off(client)
-        self.assertIn("version", self.server.log())
+        self.assertRegex(self.server.log(), "cannot resume, .*version")
         another = self.client(name="another")
         self.server.restart()
         self.assert_lives(another)
 
     def test_damaged_image(self):
         """An image that is damaged costs that connection only"""
-        self.server.start()
-        clients = [self.client(name=f"worker{n}") for n in range(3)]
-        self.server.stop()
         # in the first record
-        self.assertEqual(self.spoil(48, b"\xff" * 16, 1), 1)
-        self.server.start()
-        lost = [client for client in clients
-                if client.port not in self.ports()]
-        self.assertEqual(len(lost), 1)
-        for client in clients:
-            if client in lost:
-                self.assert_cut_off(client)
-            else:
-                self.assert_lives(client)
+        self.one_lost(lambda: self.assertEqual(
+            self.spoil(48, b"\xff" * 16, 1), 1))
+
+    def test_incomplete_image(self):
+        """An image that was not completed costs that connection only"""
+        # ds_image_header.complete
+        self.one_lost(lambda: self.assertEqual(
+            self.spoil(12, bytes(4), 1), 1))
+
+    def test_unreadable_record(self):
+        """A record that does not parse costs that connection only"""
+        self.one_lost(lambda: self.assertGreater(
+            self.rewrite(lambda kind, data: b"\xff" * len(data)
+                         if kind == RECORD_OPEN else data), 0))
+
+    def test_cut_record(self):
+        """A record with zeros instead of its end costs that connection"""
+        self.one_lost(lambda: self.assertGreater(
+            self.rewrite(lambda kind, data: data[:40].ljust(len(data), b"\0")
+                         if kind == RECORD_SESSION else data), 0))
 
     def ports(self):
         return {int(c["client"].rpartition(":")[2])
@@ -359,6 +479,138 @@ class TestOperation(unittest.TestCase):
         self.server.restart()
         self.assert_cut_off(bare)
         self.assert_lives(client)
+
+    def test_smb1(self):
+        """SMB1: said so, cut off; others live"""
+        # the Python bindings know no other port
+        self.edit(lambda conf: conf.replace("min protocol = SMB2_02",
+                                            "min protocol = NT1")
+                  .replace(f"ports = {PORT}", f"ports = {PORT} 445"))
+        self.server.start()
+        client = self.client()
+        conn = self.connect_smb1()
+        handle = conn.create("smb1", DesiredAccess=smb2.GENERIC_READ_WRITE,
+                             CreateDisposition=libsmb.FILE_OPEN_IF)
+        conn.write(handle, b"data", 0)
+        old = [c for c in self.server.status()["connections"]
+               if not c["client"].endswith(f":{client.port}")]
+        self.assertEqual([(c["dialect"], c["protected"]) for c in old],
+                         [("NT1", "none")])
+        self.assertIn("SMB1", old[0]["reason"])
+        self.assert_protected(client, "full")
+        self.server.restart()
+        with self.assertRaises(NTSTATUSError):
+            conn.write(handle, b"data", 0)
+        # nothing of it is left, and SMB1 is served as before
+        conn = self.connect_smb1()
+        conn.create("smb1", DesiredAccess=smb2.GENERIC_READ_WRITE,
+                    ShareAccess=0, CreateDisposition=libsmb.FILE_OPEN)
+        self.assert_lives(client)
+
+    def connect_smb1(self):
+        conf = self.server.path("smb1.conf")
+        with open(conf, "w", encoding="utf-8") as f:
+            f.write("[global]\n\tclient min protocol = NT1\n"
+                    "\tclient max protocol = NT1\n")
+        lp = param.get_context()
+        lp.load(conf)
+        creds = Credentials()
+        creds.guess(lp)
+        creds.set_kerberos_state(DONT_USE_KERBEROS)
+        creds.set_username(USER)
+        creds.set_password(PASSWORD)
+        return libsmb.Conn(ADDRESS, "durable", lp=lp, creds=creds,
+                           force_smb1=True)
+
+    def test_named_pipe(self):
+        """A named pipe: said so, disconnected; the client lives"""
+        self.server.start()
+        client = self.client()
+        durable = client.tree_connect("IPC$")
+        pipe, _ = client.open("srvsvc")
+        ipc = client.use_tree(durable)
+        self.assert_protected(client, "partly", "named pipe")
+        self.server.restart()
+        client.use_tree(ipc)
+        self.assert_refused(NT_STATUS_PIPE_DISCONNECTED,
+                            client.write, pipe, 0, b"data")
+        client.open("srvsvc")
+        client.use_tree(durable)
+        self.assert_lives(client)
+
+    # what is there no more, or not for everyone
+
+    def remove_user(self, user):
+        subprocess.run([program("pdbedit"), "-s", self.server.conf, "-x",
+                        "-u", user], check=True, capture_output=True)
+
+    def test_user_removed(self):
+        """A user that is gone after the start: the other one lives"""
+        self.server.sh("ds_server_user", OTHER_USER, PASSWORD)
+        self.server.start()
+        client = self.client()
+        first = client.login(OTHER_USER, "durable")
+        handle, _ = client.open("others")
+        client.write(handle, 0, b"data")
+        second = client.use_session(first)
+        alone = self.client(name="alone", user=OTHER_USER)
+
+        self.server.stop()
+        self.remove_user(OTHER_USER)
+        self.server.start()
+
+        client.use_session(second)
+        self.assert_refused(NT_STATUS_USER_SESSION_DELETED,
+                            client.read, handle, 0, 4)
+        client.use_session(first)
+        self.assert_lives(client)
+        with self.assertRaises((smb2.SMBError, smb2.Disconnected)):
+            alone.work()
+        self.assert_nothing_left(alone)
+
+    def test_file_unlinked(self):
+        """Local processes unlink and replace open files while none serves"""
+        self.server.start()
+        client = self.client()
+        handle, _ = client.open("doomed")
+        client.write(handle, 0, b"data")
+        renamed, _ = client.open("renamed")
+        client.write(renamed, 0, b"data")
+        self.server.stop()
+        os.unlink(self.server.path("durable", "doomed"))
+        os.rename(self.server.path("durable", "renamed"),
+                  self.server.path("durable", "elsewhere"))
+        with open(self.server.path("durable", "renamed"), "wb") as f:
+            f.write(b"another file")
+        self.server.start()
+        # as for who has a file open: it is there until it is closed
+        self.assertEqual(client.read(handle, 0, 4), b"data")
+        client.write(renamed, 0, b"DATA")
+        self.assertEqual(client.read(renamed, 0, 100), b"DATA")
+        with open(self.server.path("durable", "renamed"), "rb") as f:
+            self.assertEqual(f.read(), b"another file")
+        self.assert_lives(client)
+
+    def test_directory_removed(self):
+        """A share whose directory is gone: the other one lives"""
+        self.two_shares(lambda conf: shutil.rmtree(
+            self.server.path("other")) or conf)
+
+    def test_local_lock(self):
+        """A local process does not get the lock of a client meanwhile"""
+        self.server.start()
+        client = self.client("plain", "worker")
+        path = self.server.path("plain", "worker.locked")
+        with open(path, "r+b") as f:
+            for step in (None, self.server.stop, self.server.start):
+                if step is not None:
+                    step()
+                with self.assertRaises(BlockingIOError):
+                    fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)
+                fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 10)
+            client.work()
+            client.lock(client.locked, 0, 10, smb2.UNLOCK)
+            fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)
 
     def wrong(self, line, message):
         with open(self.server.conf, encoding="utf-8") as f:
@@ -399,6 +651,13 @@ class TestOperation(unittest.TestCase):
         self.server.share("other", line)
         self.wrong(line, "belongs in [global], not in [other]")
 
+    def edit(self, change):
+        """Gives smb.conf another text."""
+        with open(self.server.conf, encoding="utf-8") as f:
+            conf = f.read()
+        with open(self.server.conf, "w", encoding="utf-8") as f:
+            f.write(change(conf))
+
     def two_shares(self, change):
         self.server.share("other", "kernel oplocks = no")
         self.server.start()
@@ -408,17 +667,12 @@ class TestOperation(unittest.TestCase):
         client.write(handle, 0, b"data")
         other = client.use_tree(durable)
         self.server.stop()
-        with open(self.server.conf, encoding="utf-8") as f:
-            conf = f.read()
-        with open(self.server.conf, "w", encoding="utf-8") as f:
-            f.write(change(conf))
+        self.edit(change)
         self.server.start()
 
         client.use_tree(other)
-        with self.assertRaises(smb2.SMBError) as caught:
-            client.read(handle, 0, 4)
-        self.assertEqual(caught.exception.status,
-                         NT_STATUS_NETWORK_NAME_DELETED, caught.exception)
+        self.assert_refused(NT_STATUS_NETWORK_NAME_DELETED,
+                            client.read, handle, 0, 4)
         client.use_tree(durable)
         self.assert_lives(client)
 
