@@ -95,18 +95,14 @@ class Worker(smb2.Client):
             if self.read(handle, 0, len(data)) != data:
                 raise AssertionError("read something else than was written")
 
-    def cut_off(self):
+    def cut_off(self, seconds=NOTICE_SECONDS):
         """True if the connection ends, now or soon; nothing is sent."""
         try:
-            while self._readable(NOTICE_SECONDS):
+            while self._readable(seconds):
                 self._receive()
         except smb2.Disconnected:
             return True
         return False
-
-    def heard(self, seconds):
-        """True if something comes within that time, the end among it."""
-        return self._readable(seconds)
 
     def tree_connect(self, share):
         """One more tree connect; the former one's id is returned."""
@@ -264,7 +260,7 @@ class TestOperation(unittest.TestCase):
         self.server.start()
         client = self.client()
         self.server.stop()
-        self.assertFalse(client.heard(1), "cut off before its time")
+        self.assertFalse(client.cut_off(1), "cut off before its time")
         self.assert_cut_off(client)
         self.server.start()
         self.assert_nothing_left(client)
@@ -278,7 +274,7 @@ class TestOperation(unittest.TestCase):
         self.server.start()
         client = self.client()
         self.server.stop()
-        self.assertFalse(client.heard(4), "cut off before its time")
+        self.assertFalse(client.cut_off(4), "cut off before its time")
         self.server.start()
         self.assert_lives(client)
 
