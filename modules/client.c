@@ -22,6 +22,7 @@
 #include "smbd/globals.h"
 #include "source3/smbd/smbXsrv_session.h"
 #include "messages.h"
+#include "librpc/gen_ndr/ndr_smbXsrv.h"
 #include "../lib/tsocket/tsocket.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
@@ -46,6 +47,17 @@ NTSTATUS ds_capture_record(struct ds_capture *cap,
 	data_blob_clear_free(&blob);
 	if (ret != 0) {
 		return map_nt_error_from_unix_common(ret);
+	}
+	return NT_STATUS_OK;
+}
+
+NTSTATUS ds_pulled(enum ndr_err_code ndr_err, uint32_t version)
+{
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		return ndr_map_error2ntstatus(ndr_err);
+	}
+	if (version != SMBXSRV_VERSION_0) {
+		return NT_STATUS_REVISION_MISMATCH;
 	}
 	return NT_STATUS_OK;
 }

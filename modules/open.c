@@ -590,7 +590,7 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 			 const struct ds_open *record)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
-	struct smbXsrv_open_globalB global_blob;
+	struct smbXsrv_open_globalB global_blob = { .version = 0 };
 	struct smbXsrv_session *session = NULL;
 	struct smbXsrv_tcon *tcon = NULL;
 	struct smbXsrv_open *op = NULL;
@@ -602,12 +602,8 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 		frame,
 		&global_blob,
 		(ndr_pull_flags_fn_t)ndr_pull_smbXsrv_open_globalB);
-	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
-		status = ndr_map_error2ntstatus(ndr_err);
-		goto done;
-	}
-	if (global_blob.version != SMBXSRV_VERSION_0) {
-		status = NT_STATUS_REVISION_MISMATCH;
+	status = ds_pulled(ndr_err, global_blob.version);
+	if (!NT_STATUS_IS_OK(status)) {
 		goto done;
 	}
 	if (record->base_name == NULL) {

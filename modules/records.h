@@ -85,6 +85,11 @@ NTSTATUS ds_capture_record(struct ds_capture *cap,
 			   const void *record,
 			   ndr_push_flags_fn_t push_fn);
 
+/*
+ * What came of a record in the form of Samba's databases, smbXsrv.idl
+ */
+NTSTATUS ds_pulled(enum ndr_err_code ndr_err, uint32_t version);
+
 /* Let a descriptor travel with the image: its index, DS_NO_FD for -1 */
 uint32_t ds_capture_fd(struct ds_capture *cap, int fd);
 

@@ -83,7 +83,7 @@ NTSTATUS ds_restore_tcon(struct ds_restore *restore,
 			 const struct ds_tcon *record)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
-	struct smbXsrv_tcon_globalB global_blob;
+	struct smbXsrv_tcon_globalB global_blob = { .version = 0 };
 	struct smbXsrv_tcon_global0 *global = NULL;
 	struct smbXsrv_session *session = NULL;
 	struct smbXsrv_tcon *tcon = NULL;
@@ -99,12 +99,8 @@ NTSTATUS ds_restore_tcon(struct ds_restore *restore,
 		frame,
 		&global_blob,
 		(ndr_pull_flags_fn_t)ndr_pull_smbXsrv_tcon_globalB);
-	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
-		status = ndr_map_error2ntstatus(ndr_err);
-		goto done;
-	}
-	if (global_blob.version != SMBXSRV_VERSION_0) {
-		status = NT_STATUS_REVISION_MISMATCH;
+	status = ds_pulled(ndr_err, global_blob.version);
+	if (!NT_STATUS_IS_OK(status)) {
 		goto done;
 	}
 	global = global_blob.info.info0;
