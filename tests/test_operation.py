@@ -654,6 +654,29 @@ class TestOperation(unittest.TestCase):
         with open(self.server.conf, "w", encoding="utf-8") as f:
             f.write(change(conf))
 
+    def test_wrong_while_held(self):
+        """An option is wrong at the start: who was kept is not cut off"""
+        self.server.start()
+        client = self.client()
+        self.server.stop()
+        self.server.option("durable_state:hold time = soon")
+        self.server.start()
+        self.assert_lives(client)
+        self.assert_protected(client, "none", "must be a number of seconds")
+
+    def test_module_removed(self):
+        """No share wants us any more: cut off, the next smbd is free"""
+        self.server.start()
+        client = self.client()
+        self.edit(lambda conf: conf.replace(" durable_state\n", "\n"))
+        self.server.stop()
+        self.assert_cut_off(client)
+        self.server.start()
+        # none of them waits at a socket that somebody else has
+        for _ in range(10):
+            smb2.Client(ADDRESS, PORT, "durable", USER, PASSWORD).close()
+        self.assert_nothing_left(client)
+
     def two_shares(self, change):
         self.server.share("other", "kernel oplocks = no")
         self.server.start()
