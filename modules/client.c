@@ -26,9 +26,11 @@
 #include "../lib/tsocket/tsocket.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
+#include "resume.h"
 
 NTSTATUS ds_capture_record(struct ds_capture *cap,
 			   enum ds_record_type type,
+			   uint64_t key,
 			   const void *record,
 			   ndr_push_flags_fn_t push_fn)
 {
@@ -42,7 +44,7 @@ NTSTATUS ds_capture_record(struct ds_capture *cap,
 		return ndr_map_error2ntstatus(ndr_err);
 	}
 
-	ret = ds_image_append(cap->image, type, blob);
+	ret = ds_image_put(cap->image, type, key, blob);
 	/* there may be keys in it */
 	data_blob_clear_free(&blob);
 	if (ret != 0) {
@@ -66,7 +68,7 @@ uint32_t ds_capture_fd(struct ds_capture *cap, int fd)
 {
 	int *fds = NULL;
 
-	if (fd < 0) {
+	if ((fd < 0) || cap->live) {
 		return DS_NO_FD;
 	}
 	fds = talloc_realloc(cap, cap->fds, int, cap->num_fds + 1);
@@ -174,9 +176,16 @@ static NTSTATUS ds_capture_opens(struct ds_capture *cap)
 			/* internal to smbd */
 			continue;
 		}
+		if (cap->live && fsp_is_np(fsp)) {
+			/* its other end is lost in any case */
+			continue;
+		}
 		status = ds_capture_open(cap, fsp);
 		if (!NT_STATUS_IS_OK(status)) {
 			return status;
+		}
+		if (cap->live) {
+			ds_vfs_saved(fsp);
 		}
 	}
 	return NT_STATUS_OK;
@@ -204,7 +213,7 @@ static NTSTATUS ds_capture_requests(struct ds_capture *cap)
 	return NT_STATUS_OK;
 }
 
-static NTSTATUS ds_capture_all(struct ds_capture *cap, NTTIME frozen)
+NTSTATUS ds_capture_objects(struct ds_capture *cap, NTTIME frozen)
 {
 	struct smbXsrv_client *client = cap->client;
 	struct smbXsrv_connection *xconn = NULL;
@@ -222,6 +231,7 @@ static NTSTATUS ds_capture_all(struct ds_capture *cap, NTTIME frozen)
 
 	status = ds_capture_record(cap,
 				   DS_RECORD_CLIENT,
+				   0,
 				   &record,
 				   (ndr_push_flags_fn_t)ndr_push_ds_client);
 	if (!NT_STATUS_IS_OK(status)) {
@@ -250,11 +260,7 @@ static NTSTATUS ds_capture_all(struct ds_capture *cap, NTTIME frozen)
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	status = ds_capture_opens(cap);
-	if (!NT_STATUS_IS_OK(status)) {
-		return status;
-	}
-	return ds_capture_requests(cap);
+	return ds_capture_opens(cap);
 }
 
 NTSTATUS ds_capture_client(TALLOC_CTX *mem_ctx,
@@ -278,12 +284,16 @@ NTSTATUS ds_capture_client(TALLOC_CTX *mem_ctx,
 		return map_nt_error_from_unix_common(ret);
 	}
 
-	status = ds_capture_all(cap, frozen);
+	status = ds_capture_objects(cap, frozen);
+	if (NT_STATUS_IS_OK(status)) {
+		status = ds_capture_requests(cap);
+	}
 	if (!NT_STATUS_IS_OK(status)) {
 		ds_image_wipe(cap->image);
 		TALLOC_FREE(cap);
 		return status;
 	}
+	ds_image_commit(cap->image);
 	ds_image_complete(cap->image);
 
 	*_cap = cap;
@@ -396,6 +406,18 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 				restore, &r.request, &req);
 		}
 		break;
+	case DS_RECORD_STREAM:
+		status = ds_resume_stream(restore, *data);
+		break;
+	case DS_RECORD_READING:
+		status = ds_resume_reading(restore, *data);
+		break;
+	case DS_RECORD_REPLY:
+		status = ds_resume_reply(restore, *data);
+		break;
+	case DS_RECORD_RECEIVED:
+		status = ds_resume_received(restore, *data);
+		break;
 	default:
 		break;
 	}
@@ -419,10 +441,11 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	struct smbXsrv_connection *first = xconn;
 	size_t pos = 0;
 	uint32_t type;
+	uint64_t key;
 	DATA_BLOB data;
 	NTSTATUS status;
 
-	while (ds_image_next(image, &pos, &type, &data)) {
+	while (ds_image_next(image, &pos, &type, &key, &data)) {
 		status = ds_restore_record(restore, type, &data, &first);
 		if (!NT_STATUS_IS_OK(status)) {
 			return status;
@@ -430,6 +453,12 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	}
 	if ((restore->old == NULL) || (first != NULL)) {
 		return NT_STATUS_INVALID_PARAMETER;
+	}
+	if (restore->resume != NULL) {
+		status = ds_resume_end(restore);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
+		}
 	}
 
 	client->global->initial_connect_time = restore->old->connect_time;

@@ -64,7 +64,7 @@ static NTSTATUS ds_capture_incoming(TALLOC_CTX *mem_ctx,
 	return NT_STATUS_OK;
 }
 
-static NTSTATUS ds_restore_incoming(struct smbXsrv_connection *xconn,
+NTSTATUS ds_restore_incoming(struct smbXsrv_connection *xconn,
 				    DATA_BLOB incoming)
 {
 	struct smbd_smb2_request_read_state *state =
@@ -140,7 +140,7 @@ struct ds_outgoing {
 	struct iovec vector;
 };
 
-static NTSTATUS ds_restore_outgoing(struct smbXsrv_connection *xconn,
+NTSTATUS ds_restore_outgoing(struct smbXsrv_connection *xconn,
 				    DATA_BLOB outgoing)
 {
 	struct ds_outgoing *out = NULL;
@@ -234,6 +234,8 @@ NTSTATUS ds_capture_connection(struct ds_capture *cap,
 			}
 		}
 
+	}
+	if (ds_connection_is_smb2(xconn) && !cap->live) {
 		status = ds_capture_incoming(frame, xconn, &record.incoming);
 		if (!NT_STATUS_IS_OK(status)) {
 			goto done;
@@ -247,6 +249,7 @@ NTSTATUS ds_capture_connection(struct ds_capture *cap,
 	status = ds_capture_record(
 		cap,
 		DS_RECORD_CONNECTION,
+		xconn->channel_id,
 		&record,
 		(ndr_push_flags_fn_t)ndr_push_ds_connection);
 done:

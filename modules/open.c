@@ -32,6 +32,7 @@
 #include "messages.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
+#include "resume.h"
 
 /* Bit fields have no address: the pairs, once */
 #define DS_FSP_FLAGS(F) \
@@ -56,7 +57,7 @@
 	F(DS_FSP_POSIX_APPEND, posix_append) \
 	F(DS_FSP_KERNEL_SHARE_MODES_TAKEN, kernel_share_modes_taken)
 
-static uint32_t ds_fsp_flags_get(const struct files_struct *fsp)
+uint32_t ds_fsp_flags(const struct files_struct *fsp)
 {
 	uint32_t flags = 0;
 
@@ -163,22 +164,20 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 	ds_open_request_counts(op, &record);
 
 	if (record.is_pipe) {
-		record.fsp_flags = ds_fsp_flags_get(fsp);
+		record.fsp_flags = ds_fsp_flags(fsp);
 		goto store;
 	}
 
-	record.fsp_flags = ds_fsp_flags_get(fsp);
+	record.fsp_flags = ds_fsp_flags(fsp);
 	if (fd_fsp != fsp) {
 		record.base_share_file_id = fh_get_gen_id(fd_fsp->fh);
 		record.base_access_mask = fd_fsp->access_mask;
-		record.base_fsp_flags = ds_fsp_flags_get(fd_fsp);
+		record.base_fsp_flags = ds_fsp_flags(fd_fsp);
 	}
 
 	record.fd = ds_capture_fd(cap, fsp_get_pathref_fd(fd_fsp));
-	if (record.fd != DS_NO_FD) {
-		flags = fcntl(fsp_get_pathref_fd(fd_fsp), F_GETFL);
-		record.fd_flags = (flags == -1) ? 0 : flags;
-	}
+	flags = fcntl(fsp_get_pathref_fd(fd_fsp), F_GETFL);
+	record.fd_flags = (flags == -1) ? 0 : flags;
 
 	if (fsp->oplock_type == LEASE_OPLOCK) {
 		record.lease_key = fsp->lease->lease.lease_key;
@@ -195,6 +194,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 store:
 	status = ds_capture_record(cap,
 				   DS_RECORD_OPEN,
+				   fsp->op->global->open_persistent_id,
 				   &record,
 				   (ndr_push_flags_fn_t)ndr_push_ds_open);
 done:
@@ -332,6 +332,9 @@ static NTSTATUS ds_restore_fsp_fd(struct ds_restore *restore,
 	int kept;
 	int fd;
 
+	if (restore->resume != NULL) {
+		return ds_resume_fd(fsp, record);
+	}
 	kept = ds_restore_fd(restore, record->fd);
 	if (kept == -1) {
 		return NT_STATUS_INVALID_HANDLE;

@@ -45,7 +45,16 @@ struct ds_capture {
 	/* what travels with the image; still smbd's */
 	int *fds;
 	size_t num_fds;
+	/* so far: the key of the next one */
+	uint64_t num_requests;
+	/*
+	 * The process goes on: no descriptors of files travel, and the
+	 * streams are written elsewhere (save.h).
+	 */
+	bool live;
 };
+
+struct ds_resume;
 
 /* An image being read */
 struct ds_restore {
@@ -55,6 +64,8 @@ struct ds_restore {
 	/* a descriptor is set to -1 when somebody has taken it */
 	int *fds;
 	size_t num_fds;
+	/* resume.h: the process before was killed, NULL if it was not */
+	struct ds_resume *resume;
 	/* handles that could not be brought back */
 	const char **lost;
 	size_t num_lost;
@@ -79,9 +90,13 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 			   struct ds_restore *restore,
 			   struct smbXsrv_connection *xconn);
 
-/* Append one record */
+/*
+ * Stage one record. The key is what tells it from the others of its type as
+ * long as the object lives.
+ */
 NTSTATUS ds_capture_record(struct ds_capture *cap,
 			   enum ds_record_type type,
+			   uint64_t key,
 			   const void *record,
 			   ndr_push_flags_fn_t push_fn);
 
@@ -102,8 +117,18 @@ void ds_restore_lost(struct ds_restore *restore,
 		     const char *name,
 		     NTSTATUS status);
 
+/*
+ * All but requests: what changes less often than with each of them
+ */
+NTSTATUS ds_capture_objects(struct ds_capture *cap, NTTIME frozen);
+
 NTSTATUS ds_capture_connection(struct ds_capture *cap,
 			       struct smbXsrv_connection *xconn);
+/* Bytes of a PDU that were read, of replies that are to be sent */
+NTSTATUS ds_restore_incoming(struct smbXsrv_connection *xconn,
+			     DATA_BLOB incoming);
+NTSTATUS ds_restore_outgoing(struct smbXsrv_connection *xconn,
+			     DATA_BLOB outgoing);
 NTSTATUS ds_restore_connection(struct ds_restore *restore,
 			       const struct ds_connection *record,
 			       struct smbXsrv_connection *xconn);
@@ -161,6 +186,17 @@ NTSTATUS ds_restore_request(struct ds_restore *restore,
  * of opening a file.
  */
 void ds_vfs_expect_open(struct files_struct *fsp, int fd);
+
+/*
+ * vfs_durable_state.c: the image has this open as it is now; is that still
+ * so, and is it known at all? When it is freed ds_save_closed() is called.
+ */
+void ds_vfs_saved(struct files_struct *fsp);
+bool ds_vfs_is_saved(struct files_struct *fsp);
+bool ds_vfs_is_known(struct files_struct *fsp);
+
+/* open.c: enum ds_fsp_flags of an open */
+uint32_t ds_fsp_flags(const struct files_struct *fsp);
 
 /*
  * vfs_durable_state.c: the AAPL create context that vfs_fruit accepted on

@@ -109,8 +109,10 @@ NTSTATUS ds_capture_request(struct ds_capture *cap,
 
 	status = ds_capture_record(cap,
 				   DS_RECORD_REQUEST,
+				   cap->num_requests,
 				   &record,
 				   (ndr_push_flags_fn_t)ndr_push_ds_request);
+	cap->num_requests += 1;
 done:
 	TALLOC_FREE(frame);
 	return status;

@@ -68,6 +68,7 @@ NTSTATUS ds_capture_session(struct ds_capture *cap,
 
 	status = ds_capture_record(cap,
 				   DS_RECORD_SESSION,
+				   session->global->session_wire_id,
 				   &record,
 				   (ndr_push_flags_fn_t)ndr_push_ds_session);
 done:

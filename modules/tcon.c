@@ -54,6 +54,7 @@ NTSTATUS ds_capture_tcon(struct ds_capture *cap,
 
 	status = ds_capture_record(cap,
 				   DS_RECORD_TCON,
+				   tcon->global->tcon_global_id,
 				   &record,
 				   (ndr_push_flags_fn_t)ndr_push_ds_tcon);
 done:

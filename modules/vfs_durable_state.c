@@ -24,6 +24,7 @@
 #include "smbd/durable_hooks.h"
 #include "records.h"
 #include "process.h"
+#include "save.h"
 
 /*
  * Last in "vfs objects": a file that is brought back is opened through all
@@ -151,19 +152,78 @@ static struct vfs_fn_pointers ds_vfs_fns = {
 	.create_file_fn = ds_vfs_create_file,
 };
 
-DATA_BLOB ds_vfs_aapl(struct connection_struct *conn)
+static struct vfs_handle_struct *ds_vfs_handle(struct connection_struct *conn)
 {
 	struct vfs_handle_struct *handle = NULL;
-	struct ds_vfs_data *data = NULL;
 
 	for (handle = conn->vfs_handles;
 	     handle != NULL;
 	     handle = handle->next) {
-		if ((handle->fns != &ds_vfs_fns) ||
-		    !SMB_VFS_HANDLE_TEST_DATA(handle))
-		{
-			continue;
+		if (handle->fns == &ds_vfs_fns) {
+			break;
 		}
+	}
+	return handle;
+}
+
+/*
+ * Of an open that the image has
+ */
+struct ds_vfs_open {
+	uint64_t persistent_id;
+	uint32_t flags;
+};
+
+static void ds_vfs_open_destroy(void *private_data)
+{
+	struct ds_vfs_open *open = private_data;
+
+	ds_save_closed(open->persistent_id);
+}
+
+static struct ds_vfs_open *ds_vfs_open(struct files_struct *fsp)
+{
+	struct vfs_handle_struct *handle = ds_vfs_handle(fsp->conn);
+
+	if (handle == NULL) {
+		return NULL;
+	}
+	return VFS_FETCH_FSP_EXTENSION(handle, fsp);
+}
+
+void ds_vfs_saved(struct files_struct *fsp)
+{
+	struct vfs_handle_struct *handle = ds_vfs_handle(fsp->conn);
+	struct ds_vfs_open *open = ds_vfs_open(fsp);
+
+	if ((open == NULL) && (handle != NULL)) {
+		open = VFS_ADD_FSP_EXTENSION(
+			handle, fsp, struct ds_vfs_open, ds_vfs_open_destroy);
+	}
+	if (open != NULL) {
+		open->persistent_id = fsp->op->global->open_persistent_id;
+		open->flags = ds_fsp_flags(fsp);
+	}
+}
+
+bool ds_vfs_is_known(struct files_struct *fsp)
+{
+	return (ds_vfs_open(fsp) != NULL);
+}
+
+bool ds_vfs_is_saved(struct files_struct *fsp)
+{
+	const struct ds_vfs_open *open = ds_vfs_open(fsp);
+
+	return (open != NULL) && (open->flags == ds_fsp_flags(fsp));
+}
+
+DATA_BLOB ds_vfs_aapl(struct connection_struct *conn)
+{
+	struct vfs_handle_struct *handle = ds_vfs_handle(conn);
+	struct ds_vfs_data *data = NULL;
+
+	if ((handle != NULL) && SMB_VFS_HANDLE_TEST_DATA(handle)) {
 		SMB_VFS_HANDLE_GET_DATA(handle,
 					data,
 					struct ds_vfs_data,

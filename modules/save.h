@@ -1,0 +1,162 @@
+/*
+   durable_state: the save points of a client's process
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#ifndef _DURABLE_STATE_SAVE_H_
+#define _DURABLE_STATE_SAVE_H_
+
+#include "replace.h"
+#include <talloc.h>
+#include "lib/util/data_blob.h"
+
+/*
+ * While a client is served its image is kept current, so that another
+ * process can go on if this one is killed. The save points are those of US
+ * patent 7,296,073:
+ *
+ * received	a PDU is read into memory that outlives the process, and named
+ *		by the image before anything is done with it
+ * started	its message ids are counted
+ * completed	the reply, and what the request changed, are in the image
+ *		before the first byte is sent
+ * acknowledged	when the kernel has taken the last byte; it knows how many
+ *		that were, so nothing is written down for it
+ *
+ * What is written at one save point becomes valid by one store.
+ *
+ * These are records that change with each request. They are not NDR: the
+ * same machine reads them, as with the image itself.
+ */
+
+/* Where a connection's streams and its message ids stand */
+struct ds_stream {
+	uint64_t channel_id;
+	/* bytes of whole PDUs, and of all replies in the image */
+	uint64_t received;
+	uint64_t completed;
+	uint64_t seq_low;
+	uint16_t seq_range;
+	uint16_t granted;
+	/* ids above seq_low that were used already follow, as uint64_t */
+	uint32_t num_seen;
+};
+
+/* The PDU that is being read */
+struct ds_reading {
+	/* ds_stream.received when it began: else it is an old one */
+	uint64_t received;
+	uint64_t offset;
+	uint64_t length;
+};
+
+enum ds_received_flags {
+	/* interim response sent, async_id is valid */
+	DS_RECEIVED_INTERIM	= 0x01,
+	/* its bytes are in private memory, or parts of it were answered */
+	DS_RECEIVED_LOST	= 0x02,
+	/* the message ids are counted */
+	DS_RECEIVED_STARTED	= 0x04,
+};
+
+/* A request that is not answered */
+struct ds_received {
+	uint64_t channel_id;
+	uint64_t offset;
+	uint32_t length;
+	uint32_t flags;
+	/* NTTIME */
+	uint64_t request_time;
+	uint64_t async_id;
+	/* how many processes have ended over it */
+	uint32_t crashes;
+	uint32_t reserved;
+};
+
+/* What goes out, as it is on the wire */
+struct ds_reply {
+	uint64_t channel_id;
+	/* ds_stream.completed before it */
+	uint64_t begin;
+	uint64_t length;
+	uint32_t num_segments;
+	uint32_t reserved;
+	/*
+	 * segments follow, then the bytes of those whose offset is
+	 * DS_SEGMENT_INLINE, one after the other
+	 */
+};
+
+#define DS_SEGMENT_INLINE UINT64_MAX
+
+struct ds_segment {
+	uint64_t offset;
+	uint64_t length;
+};
+
+struct smbd_server_connection;
+struct smbXsrv_connection;
+struct smbd_smb2_request;
+
+/*
+ * Memory for requests that are brought back; nothing is saved yet. 0 or an
+ * errno: nothing will be.
+ */
+int ds_save_create(struct smbd_server_connection *sconn);
+
+/*
+ * A request of the process before, with its PDU as that read it, is one of
+ * this process: a copy of the PDU that lasts, NULL if there is no memory. The
+ * copy is the request's, and not to be changed.
+ */
+const uint8_t *ds_save_again(struct smbd_smb2_request *req,
+			     const uint8_t *pdu,
+			     const struct ds_received *received);
+
+/*
+ * From here on the image is current. Called when all of the client that there
+ * is is in this process, before it reads or sends anything. 0 or an errno;
+ * then the client is served, but does not survive this process.
+ */
+int ds_save_start(struct smbd_server_connection *sconn);
+
+/*
+ * Give the keeper this holding instead of one that was made by a freeze.
+ */
+int ds_save_hold(void);
+
+/* Is there an image that is current? */
+bool ds_save_running(void);
+
+/* The hooks, smbd/durable_hooks.h */
+uint8_t *ds_save_buffer(struct smbXsrv_connection *xconn,
+			TALLOC_CTX *mem_ctx,
+			size_t len);
+void ds_save_reading(struct smbXsrv_connection *xconn,
+		     const uint8_t *pdu,
+		     size_t len);
+uint8_t *ds_save_received(struct smbd_smb2_request *req,
+			  uint8_t *pdu,
+			  size_t len);
+void ds_save_started(struct smbd_smb2_request *req);
+void ds_save_completed(struct smbXsrv_connection *xconn);
+/* An open is gone */
+void ds_save_closed(uint64_t persistent_id);
+/* Nobody may go on with what is being taken down */
+void ds_save_exit(void);
+
+#endif /* _DURABLE_STATE_SAVE_H_ */
