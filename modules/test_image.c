@@ -36,8 +36,13 @@
 /* What an image begins with and grows by */
 #define CHUNK (64 * 1024)
 
-#define HEADER_SIZE 24
-#define RECORD_SIZE 16
+/* Of the log, of the image with the log in it, of a record */
+#define LOG_SIZE 8
+#define HEADER_SIZE (24 + LOG_SIZE)
+#define RECORD_SIZE 24
+
+/* Where in the image it says where the log is */
+#define LOG_POS 16
 
 static size_t num_open_fds(void)
 {
@@ -94,16 +99,36 @@ static uint32_t type_of(size_t number)
 	return 0x1000 + number;
 }
 
-static int append(struct ds_image *image, size_t number, size_t length)
+static uint64_t key_of(size_t number)
+{
+	return UINT64_C(0xfedcba9876543210) * number;
+}
+
+static int put(struct ds_image *image,
+	       uint32_t type,
+	       uint64_t key,
+	       size_t number,
+	       size_t length)
 {
 	uint8_t *data = talloc_array(image, uint8_t, length);
 	int ret;
 
 	assert_non_null(data);
 	fill(data, length, number);
-	ret = ds_image_append(
-		image, type_of(number), data_blob_const(data, length));
+	ret = ds_image_put(image, type, key, data_blob_const(data, length));
 	TALLOC_FREE(data);
+	return ret;
+}
+
+static int append(struct ds_image *image, size_t number, size_t length)
+{
+	int ret = put(image, type_of(number), key_of(number), number, length);
+
+	if (ret == 0) {
+		ds_image_commit(image);
+	} else {
+		ds_image_cancel(image);
+	}
 	return ret;
 }
 
@@ -128,13 +153,15 @@ static size_t check_all(const struct ds_image *image,
 	size_t pos = 0;
 	size_t i = 0;
 	uint32_t type;
+	uint64_t key;
 	DATA_BLOB data;
 
-	while (ds_image_next(image, &pos, &type, &data)) {
+	while (ds_image_next(image, &pos, &type, &key, &data)) {
 		uint8_t *expected = NULL;
 
 		assert_true(i < num);
 		assert_int_equal(type, type_of(i));
+		assert_true(key == key_of(i));
 		assert_int_equal(data.length, lengths[i]);
 		expected = talloc_array(NULL, uint8_t, lengths[i]);
 		assert_non_null(expected);
@@ -157,6 +184,16 @@ static void check_fd(int fd, const size_t *lengths, size_t num)
 	TALLOC_FREE(image);
 }
 
+/* One that is still written has so many of them */
+static void check_live(int fd, const size_t *lengths, size_t num)
+{
+	struct ds_image *image = NULL;
+
+	assert_int_equal(ds_image_open_live(NULL, fd, &image), 0);
+	assert_int_equal(check_all(image, lengths, num), num);
+	TALLOC_FREE(image);
+}
+
 static void check_error(int fd, int error)
 {
 	struct ds_image *image = NULL;
@@ -173,13 +210,24 @@ static off_t fd_size(int fd)
 	return st.st_size;
 }
 
+/* Where the log is that counts */
+static uint64_t log_pos(const struct ds_image *image)
+{
+	uint64_t pos;
+
+	assert_int_equal(
+		pread(ds_image_fd(image), &pos, sizeof(pos), LOG_POS),
+		sizeof(pos));
+	return pos;
+}
+
 /* ---- round trips */
 
 static void test_no_record(void **state)
 {
 	struct test *t = *state;
 
-	assert_int_equal(check_all(t->image, NULL, 0), 0);
+	check_live(ds_image_fd(t->image), NULL, 0);
 	assert_int_equal(ds_image_size(t->image), HEADER_SIZE);
 	ds_image_complete(t->image);
 	check_fd(ds_image_fd(t->image), NULL, 0);
@@ -192,7 +240,8 @@ static void test_empty_record(void **state)
 
 	/* no data at all is an empty record too */
 	assert_int_equal(
-		ds_image_append(t->image, type_of(0), data_blob_null), 0);
+		ds_image_put(t->image, type_of(0), key_of(0), data_blob_null),
+		0);
 	assert_int_equal(append(t->image, 1, 0), 0);
 	assert_int_equal(append(t->image, 2, 1), 0);
 	assert_int_equal(append(t->image, 3, 0), 0);
@@ -215,12 +264,9 @@ static void test_many_records(void **state)
 	assert_int_equal(ds_image_size(t->image), size);
 	assert_true(size > 8 * CHUNK);
 
-	/* the writer sees them as well, before the end and after it */
-	assert_int_equal(check_all(t->image, lengths, ARRAY_SIZE(lengths)),
-			 ARRAY_SIZE(lengths));
+	check_live(ds_image_fd(t->image), lengths, ARRAY_SIZE(lengths));
 	ds_image_complete(t->image);
-	assert_int_equal(check_all(t->image, lengths, ARRAY_SIZE(lengths)),
-			 ARRAY_SIZE(lengths));
+	check_live(ds_image_fd(t->image), lengths, ARRAY_SIZE(lengths));
 	check_fd(ds_image_fd(t->image), lengths, ARRAY_SIZE(lengths));
 }
 
@@ -234,16 +280,16 @@ static void test_large_record(void **state)
 	check_fd(ds_image_fd(t->image), lengths, ARRAY_SIZE(lengths));
 }
 
-/* The last byte of a chunk is used before it grows */
+/* A chunk is used to its end, where a new log can begin, before it grows */
 static void test_chunk_is_full(void **state)
 {
 	struct test *t = *state;
 	const size_t lengths[] = {
-		CHUNK - HEADER_SIZE - 2 * RECORD_SIZE - 8, 8, 0,
+		CHUNK - LOG_SIZE - HEADER_SIZE - 2 * RECORD_SIZE - 8, 8, 0,
 	};
 
 	append_all(t->image, lengths, 2);
-	assert_int_equal(ds_image_size(t->image), CHUNK);
+	assert_int_equal(ds_image_size(t->image), CHUNK - LOG_SIZE);
 	assert_int_equal(fd_size(ds_image_fd(t->image)), CHUNK);
 
 	assert_int_equal(append(t->image, 2, 0), 0);
@@ -281,9 +327,10 @@ static void test_too_large(void **state)
 
 	append_all(t->image, lengths, 1);
 	/* it is refused by its length, nothing is read */
-	assert_int_equal(ds_image_append(t->image,
-					 type_of(1),
-					 data_blob_const(&c, UINT32_MAX)),
+	assert_int_equal(ds_image_put(t->image,
+				      type_of(1),
+				      key_of(1),
+				      data_blob_const(&c, UINT32_MAX)),
 			 EMSGSIZE);
 	assert_int_equal(fd_size(ds_image_fd(t->image)), CHUNK);
 	assert_int_equal(append(t->image, 1, 20), 0);
@@ -306,7 +353,7 @@ static void test_file_is_full(void **state)
 	assert_int_equal(append(t->image, 2, 9 * CHUNK), ENOMEM);
 	assert_int_equal(ds_image_size(t->image), size);
 	assert_int_equal(fd_size(ds_image_fd(t->image)), CHUNK);
-	assert_int_equal(check_all(t->image, lengths, 2), 2);
+	check_live(ds_image_fd(t->image), lengths, 2);
 
 	/* there is still room for a small one */
 	assert_int_equal(append(t->image, 2, 300), 0);
@@ -337,13 +384,15 @@ static void test_memory_is_full(void **state)
 	assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
 	none = (struct rlimit) { .rlim_cur = 4096, .rlim_max = old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_AS, &none), 0);
-	ret = ds_image_append(
-		t->image, type_of(1), data_blob_const(data, CHUNK));
+	ret = ds_image_put(t->image,
+			   type_of(1),
+			   key_of(1),
+			   data_blob_const(data, CHUNK));
 	assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
 
 	assert_int_equal(ret, ENOMEM);
 	assert_int_equal(ds_image_size(t->image), size);
-	assert_int_equal(check_all(t->image, lengths, 1), 1);
+	check_live(ds_image_fd(t->image), lengths, 1);
 
 	/* and goes on when there is memory again */
 	assert_int_equal(append(t->image, 1, CHUNK), 0);
@@ -521,36 +570,21 @@ static void test_zeroed(void **state)
 }
 
 /*
- * The lengths are such that one bit in the header makes the end of the last
+ * The lengths are such that one bit of the log's makes the end of the last
  * record that of another one.
  */
 static void test_flipped(void **state)
 {
 	struct test *t = *state;
-	const size_t lengths[] = { 16, 5, 0, 17, 48, 0 };
+	const size_t lengths[] = { 16, 5, 0, 17, 8 };
 	int fd = ds_image_fd(t->image);
-	bool same[2000] = { false, };
 	size_t used;
 	size_t pos;
-	size_t i;
 	unsigned int bit;
 
 	append_all(t->image, lengths, ARRAY_SIZE(lengths));
 	ds_image_complete(t->image);
 	used = ds_image_size(t->image);
-	assert_true(used + 64 < ARRAY_SIZE(same));
-
-	/* padding, a record's reserved field and what is not used */
-	pos = HEADER_SIZE;
-	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
-		memset(&same[pos + 12], true, 4);
-		pos += RECORD_SIZE + lengths[i];
-		while ((pos % 8) != 0) {
-			same[pos++] = true;
-		}
-	}
-	assert_int_equal(pos, used);
-	memset(&same[used], true, 64);
 
 	for (pos = 0; pos < used + 64; pos++) {
 		for (bit = 0; bit < 8; bit++) {
@@ -559,7 +593,7 @@ static void test_flipped(void **state)
 
 			flip(fd, pos, 1 << bit);
 			ret = ds_image_open(t, fd, &image);
-			if (same[pos]) {
+			if (pos >= used) {
 				assert_int_equal(ret, 0);
 				assert_int_equal(
 					check_all(image,
@@ -578,55 +612,60 @@ static void test_flipped(void **state)
 }
 
 /*
- * Records that end elsewhere, in an image that is complete for all that its
- * header says: no luck with a sum may lead beyond the end.
+ * Records and logs that end elsewhere, in an image without a seal: no luck
+ * with a sum may lead beyond the end.
  */
-static void test_flipped_before_complete(void **state)
+static void test_flipped_live(void **state)
 {
 	struct test *t = *state;
-	const size_t lengths[] = { 16, 5, 0, 17, 48, 0 };
-	uint8_t good[HEADER_SIZE + 1000];
+	const size_t lengths[] = { 16, 5, 0, 17, 8 };
+	int fd = ds_image_fd(t->image);
+	size_t num_fewer = 0;
 	size_t used;
 	size_t pos;
 	unsigned int bit;
 
 	append_all(t->image, lengths, ARRAY_SIZE(lengths));
 	used = ds_image_size(t->image);
-	assert_true(used < sizeof(good));
-	assert_int_equal(
-		pread(ds_image_fd(t->image), good, used, 0), used);
 
 	for (pos = 12; pos < used; pos++) {
 		for (bit = 0; bit < 8; bit++) {
-			struct ds_image *copy = NULL;
 			struct ds_image *image = NULL;
 			int ret;
 
-			assert_int_equal(ds_image_create(t, &copy), 0);
-			good[pos] ^= 1 << bit;
-			assert_int_equal(
-				pwrite(ds_image_fd(copy), good, used, 0),
-				used);
-			good[pos] ^= 1 << bit;
-			ds_image_complete(copy);
+			flip(fd, pos, 1 << bit);
+			ret = ds_image_open_live(t, fd, &image);
+			flip(fd, pos, 1 << bit);
 
-			ret = ds_image_open(t, ds_image_fd(copy), &image);
-			if (ret == 0) {
-				/* or fewer: the header's length is less */
-				check_all(image,
-					  lengths,
-					  ARRAY_SIZE(lengths));
-			} else {
+			if (ret != 0) {
 				assert_int_equal(ret, EBADMSG);
+				continue;
+			}
+			if (check_all(image, lengths, ARRAY_SIZE(lengths)) <
+			    ARRAY_SIZE(lengths))
+			{
+				/* the log's length is less */
+				num_fewer += 1;
 			}
 			TALLOC_FREE(image);
-			TALLOC_FREE(copy);
 		}
+	}
+	assert_true(num_fewer > 0);
+
+	/* shorter than a log is */
+	for (used = 0; used < LOG_SIZE; used++) {
+		struct ds_image *image = NULL;
+
+		assert_int_equal(
+			pwrite(fd, &used, sizeof(used), log_pos(t->image)),
+			sizeof(used));
+		assert_int_equal(ds_image_open_live(t, fd, &image), EBADMSG);
 	}
 }
 
 static void check_wiped(int fd)
 {
+	struct ds_image *image = NULL;
 	off_t size = fd_size(fd);
 	uint8_t *map = NULL;
 	off_t i;
@@ -638,13 +677,15 @@ static void check_wiped(int fd)
 	}
 	munmap(map, size);
 	check_error(fd, EBADMSG);
+	assert_int_equal(ds_image_open_live(NULL, fd, &image), EBADMSG);
+	assert_null(image);
 }
 
 static void test_wipe(void **state)
 {
 	struct test *t = *state;
-	/* used to the last byte */
-	const size_t lengths[] = { 1000, 3 * CHUNK + 1, CHUNK - 1080 };
+	/* used to the end */
+	const size_t lengths[] = { 1000, 3 * CHUNK + 1, CHUNK - 1120 };
 	struct ds_image *reader = NULL;
 	int fd = ds_image_fd(t->image);
 	off_t size;
@@ -652,11 +693,10 @@ static void test_wipe(void **state)
 	append_all(t->image, lengths, ARRAY_SIZE(lengths));
 	ds_image_complete(t->image);
 	size = fd_size(fd);
-	assert_int_equal(ds_image_size(t->image), size);
+	assert_int_equal(ds_image_size(t->image), size - LOG_SIZE);
 	ds_image_wipe(t->image);
 	check_wiped(fd);
 	assert_int_equal(fd_size(fd), size);
-	assert_int_equal(check_all(t->image, NULL, 0), 0);
 	TALLOC_FREE(t->image);
 
 	/* who reads it can do it as well */
@@ -669,6 +709,751 @@ static void test_wipe(void **state)
 	check_wiped(fd);
 	assert_int_equal(check_all(reader, NULL, 0), 0);
 	TALLOC_FREE(reader);
+}
+
+/* ---- a model of what has to be in it */
+
+struct model_record {
+	uint32_t type;
+	uint64_t key;
+	size_t number;
+	size_t length;
+};
+
+/* In the order in which they came in first */
+struct model {
+	struct model_record records[200];
+	size_t num;
+};
+
+static struct model_record *model_find(struct model *m,
+				       uint32_t type,
+				       uint64_t key)
+{
+	size_t i;
+
+	for (i = 0; i < m->num; i++) {
+		struct model_record *r = &m->records[i];
+
+		if ((r->type == type) && (r->key == key)) {
+			return r;
+		}
+	}
+	return NULL;
+}
+
+/* Both are done to the image, too, if there is one */
+static void model_put(struct model *m,
+		      struct ds_image *image,
+		      uint32_t type,
+		      uint64_t key,
+		      size_t number,
+		      size_t length)
+{
+	struct model_record *r = model_find(m, type, key);
+
+	if (r == NULL) {
+		assert_true(m->num < ARRAY_SIZE(m->records));
+		r = &m->records[m->num];
+		m->num += 1;
+	}
+	*r = (struct model_record) {
+		.type = type, .key = key, .number = number, .length = length,
+	};
+	if (image != NULL) {
+		assert_int_equal(put(image, type, key, number, length), 0);
+	}
+}
+
+static void model_remove(struct model *m,
+			 struct ds_image *image,
+			 uint32_t type,
+			 uint64_t key)
+{
+	struct model_record *r = model_find(m, type, key);
+
+	if (r != NULL) {
+		m->num -= 1;
+		memmove(r, r + 1, (m->records + m->num - r) * sizeof(*r));
+	}
+	if (image != NULL) {
+		assert_int_equal(ds_image_remove(image, type, key), 0);
+	}
+}
+
+static bool model_record_is(const struct model_record *r,
+			    uint32_t type,
+			    uint64_t key,
+			    DATA_BLOB data)
+{
+	uint8_t *expected = NULL;
+	bool same;
+
+	if ((r->type != type) || (r->key != key) ||
+	    (r->length != data.length))
+	{
+		return false;
+	}
+	expected = talloc_array(NULL, uint8_t, r->length);
+	assert_non_null(expected);
+	fill(expected, r->length, r->number);
+	same = (memcmp(expected, data.data, r->length) == 0);
+	TALLOC_FREE(expected);
+	return same;
+}
+
+/* Types are small in models */
+#define MODEL_TYPES 8
+
+static bool model_is(const struct model *m, const struct ds_image *image)
+{
+	uint32_t want;
+	uint32_t type;
+	uint64_t key;
+	DATA_BLOB data;
+	size_t pos = 0;
+	size_t i;
+
+	for (want = 0; want < MODEL_TYPES; want++) {
+		for (i = 0; i < m->num; i++) {
+			const struct model_record *r = &m->records[i];
+
+			if (r->type != want) {
+				continue;
+			}
+			if (!ds_image_next(image, &pos, &type, &key, &data) ||
+			    !model_record_is(r, type, key, data))
+			{
+				return false;
+			}
+		}
+	}
+	return !ds_image_next(image, &pos, &type, &key, &data);
+}
+
+static void check_model(const struct ds_image *written, const struct model *m)
+{
+	struct ds_image *image = NULL;
+
+	assert_int_equal(
+		ds_image_open_live(NULL, ds_image_fd(written), &image), 0);
+	assert_true(model_is(m, image));
+	TALLOC_FREE(image);
+}
+
+/* Where the first one is */
+#define FRONT 24
+
+/*
+ * A short log behind the place of a longer one, which took so much data
+ */
+static void model_behind(struct model *m, struct ds_image *image, size_t gap)
+{
+	*m = (struct model) { .num = 0 };
+	model_put(m, image, 1, 1, 1, gap);
+	ds_image_commit(image);
+	assert_int_equal(log_pos(image), FRONT);
+
+	ds_image_rewrite(image);
+	*m = (struct model) { .num = 0 };
+	model_put(m, image, 2, 1, 2, 20);
+	model_put(m, image, 1, 2, 3, 0);
+	ds_image_commit(image);
+	assert_int_equal(log_pos(image),
+			 HEADER_SIZE + RECORD_SIZE + gap);
+	check_model(image, m);
+}
+
+/* ---- records that come and go */
+
+static void test_replace(void **state)
+{
+	struct test *t = *state;
+	struct model m = { .num = 0 };
+	size_t i;
+
+	/* shorter, longer, empty; in one commit and in several */
+	for (i = 0; i < 50; i++) {
+		model_put(&m, t->image, 1 + i % 2, i % 5, i, (i * 37) % 101);
+		if (i % 3 == 0) {
+			ds_image_commit(t->image);
+			check_model(t->image, &m);
+		}
+	}
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+	assert_int_equal(m.num, 10);
+}
+
+static void test_remove(void **state)
+{
+	struct test *t = *state;
+	struct model m = { .num = 0 };
+
+	/* one that never was */
+	model_remove(&m, t->image, 1, 1);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+
+	model_put(&m, t->image, 1, 1, 1, 10);
+	model_put(&m, t->image, 1, 2, 2, 20);
+	model_put(&m, t->image, 2, 1, 3, 30);
+	ds_image_commit(t->image);
+
+	/* the others of its type and of its key stay */
+	model_remove(&m, t->image, 1, 1);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+	assert_int_equal(m.num, 2);
+
+	/* again, and all of them */
+	model_remove(&m, t->image, 1, 1);
+	model_remove(&m, t->image, 2, 1);
+	model_remove(&m, t->image, 1, 2);
+	ds_image_commit(t->image);
+	assert_int_equal(m.num, 0);
+	check_model(t->image, &m);
+
+	/* put and removed at once */
+	model_put(&m, t->image, 1, 1, 1, 10);
+	model_remove(&m, t->image, 1, 1);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+	ds_image_complete(t->image);
+	check_fd(ds_image_fd(t->image), NULL, 0);
+}
+
+static void check_order(const struct ds_image *written,
+			const uint32_t (*expected)[2],
+			size_t num)
+{
+	struct ds_image *image = NULL;
+	uint32_t type;
+	uint64_t key;
+	DATA_BLOB data;
+	size_t pos = 0;
+	size_t i;
+
+	assert_int_equal(
+		ds_image_open_live(NULL, ds_image_fd(written), &image), 0);
+	for (i = 0; i < num; i++) {
+		assert_true(ds_image_next(image, &pos, &type, &key, &data));
+		assert_int_equal(type, expected[i][0]);
+		assert_int_equal(key, expected[i][1]);
+	}
+	assert_false(ds_image_next(image, &pos, &type, &key, &data));
+	TALLOC_FREE(image);
+}
+
+/* What the model takes for granted, in plain numbers */
+static void test_order(void **state)
+{
+	struct test *t = *state;
+	static const uint32_t put_order[][2] = {
+		{ 3, 7 }, { 1, 9 }, { 3, 2 }, { 2, 5 }, { 1, 4 }, { 3, 5 },
+	};
+	static const uint32_t by_type[][2] = {
+		{ 1, 9 }, { 1, 4 }, { 2, 5 }, { 3, 7 }, { 3, 2 }, { 3, 5 },
+	};
+	static const uint32_t put_again[][2] = {
+		{ 1, 9 }, { 1, 4 }, { 2, 5 }, { 3, 2 }, { 3, 5 }, { 3, 7 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(put_order); i++) {
+		assert_int_equal(put(t->image,
+				     put_order[i][0],
+				     put_order[i][1],
+				     i,
+				     i * 10),
+				 0);
+	}
+	ds_image_commit(t->image);
+	check_order(t->image, by_type, ARRAY_SIZE(by_type));
+
+	/* replacing one leaves it where it is */
+	assert_int_equal(put(t->image, 3, 7, 100, 50), 0);
+	assert_int_equal(put(t->image, 1, 9, 101, 50), 0);
+	ds_image_commit(t->image);
+	check_order(t->image, by_type, ARRAY_SIZE(by_type));
+
+	/* one that was removed is new, also within one commit */
+	assert_int_equal(ds_image_remove(t->image, 3, 7), 0);
+	assert_int_equal(put(t->image, 3, 7, 102, 50), 0);
+	ds_image_commit(t->image);
+	check_order(t->image, put_again, ARRAY_SIZE(put_again));
+
+	assert_int_equal(ds_image_remove(t->image, 3, 2), 0);
+	ds_image_commit(t->image);
+	assert_int_equal(put(t->image, 3, 2, 103, 50), 0);
+	assert_int_equal(ds_image_remove(t->image, 3, 5), 0);
+	assert_int_equal(put(t->image, 3, 5, 104, 50), 0);
+	assert_int_equal(ds_image_remove(t->image, 3, 7), 0);
+	assert_int_equal(put(t->image, 3, 7, 105, 50), 0);
+	assert_int_equal(put(t->image, 3, 2, 106, 50), 0);
+	ds_image_commit(t->image);
+	check_order(t->image, put_again, ARRAY_SIZE(put_again));
+
+	/* after a rewrite the order is that of the rewrite */
+	ds_image_rewrite(t->image);
+	for (i = ARRAY_SIZE(by_type); i > 0; i--) {
+		assert_int_equal(put(t->image,
+				     put_order[i - 1][0],
+				     put_order[i - 1][1],
+				     i,
+				     0),
+				 0);
+	}
+	ds_image_commit(t->image);
+	check_order(t->image,
+		    (const uint32_t[][2]) {
+			    { 1, 4 }, { 1, 9 }, { 2, 5 },
+			    { 3, 5 }, { 3, 2 }, { 3, 7 },
+		    },
+		    6);
+}
+
+static void test_cancel(void **state)
+{
+	struct test *t = *state;
+	struct model m = { .num = 0 };
+	struct model staged;
+	size_t size;
+
+	/* nothing is there, nothing is staged */
+	ds_image_cancel(t->image);
+	check_model(t->image, &m);
+
+	model_put(&m, t->image, 1, 1, 1, 100);
+	ds_image_commit(t->image);
+	size = ds_image_size(t->image);
+
+	staged = m;
+	model_put(&staged, t->image, 1, 1, 2, 200);
+	model_put(&staged, t->image, 1, 2, 3, 3 * CHUNK);
+	ds_image_cancel(t->image);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+	assert_int_equal(ds_image_size(t->image), size);
+
+	/* what comes after it is not mixed with what was staged */
+	staged = m;
+	model_remove(&staged, t->image, 1, 1);
+	ds_image_cancel(t->image);
+	model_put(&m, t->image, 2, 1, 4, 10);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+}
+
+/* Whoever goes on with an image that was complete has to say it again */
+static void test_commit_after_complete(void **state)
+{
+	struct test *t = *state;
+	struct model m = { .num = 0 };
+	struct ds_image *image = NULL;
+	int fd = ds_image_fd(t->image);
+
+	model_put(&m, t->image, 1, 1, 1, 100);
+	ds_image_commit(t->image);
+	ds_image_complete(t->image);
+	assert_int_equal(ds_image_open(t, fd, &image), 0);
+	TALLOC_FREE(image);
+
+	/* what is staged only changes nothing */
+	model_put(&m, t->image, 1, 2, 2, 10);
+	assert_int_equal(ds_image_open(t, fd, &image), 0);
+	TALLOC_FREE(image);
+	ds_image_commit(t->image);
+	check_error(fd, ENODATA);
+	check_model(t->image, &m);
+
+	ds_image_complete(t->image);
+	assert_int_equal(ds_image_open(t, fd, &image), 0);
+	assert_true(model_is(&m, image));
+	TALLOC_FREE(image);
+
+	ds_image_rewrite(t->image);
+	ds_image_commit(t->image);
+	check_error(fd, ENODATA);
+	ds_image_complete(t->image);
+	check_fd(fd, NULL, 0);
+}
+
+/* ---- rewriting */
+
+static void test_rewrite(void **state)
+{
+	struct test *t = *state;
+	struct model m = { .num = 0 };
+	struct model old;
+	size_t i;
+
+	/* of nothing */
+	ds_image_rewrite(t->image);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+
+	for (i = 0; i < 20; i++) {
+		size_t j;
+
+		old = m;
+		/* what was staged before is no part of it */
+		assert_int_equal(put(t->image, 7, 7, 0, 100), 0);
+		ds_image_rewrite(t->image);
+		m = (struct model) { .num = 0 };
+		for (j = 0; j < 10; j++) {
+			model_put(&m, t->image, 1 + j % 3, j, i + j, j * 40);
+			check_model(t->image, &old);
+		}
+		model_remove(&m, t->image, 1, 3);
+		ds_image_commit(t->image);
+		check_model(t->image, &m);
+
+		/* and it goes on from there */
+		model_put(&m, t->image, 1, 3, i, 70);
+		ds_image_commit(t->image);
+		check_model(t->image, &m);
+	}
+	/* the place was used again and again */
+	assert_int_equal(fd_size(ds_image_fd(t->image)), CHUNK);
+	ds_image_complete(t->image);
+	check_model(t->image, &m);
+}
+
+/* There is no room behind it, and nothing is put */
+static void test_rewrite_of_full(void **state)
+{
+	struct test *t = *state;
+	struct model m = { .num = 0 };
+
+	assert_int_equal(
+		fcntl(ds_image_fd(t->image), F_ADD_SEALS, F_SEAL_GROW), 0);
+	/* the next log needs its place */
+	assert_int_equal(
+		put(t->image, 1, 1, 1, CHUNK - HEADER_SIZE - RECORD_SIZE),
+		ENOMEM);
+	model_put(&m,
+		  t->image,
+		  1,
+		  1,
+		  1,
+		  CHUNK - LOG_SIZE - HEADER_SIZE - RECORD_SIZE);
+	assert_int_equal(put(t->image, 1, 2, 1, 0), ENOMEM);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+
+	ds_image_rewrite(t->image);
+	assert_int_equal(put(t->image, 1, 2, 1, 0), ENOMEM);
+	ds_image_cancel(t->image);
+	check_model(t->image, &m);
+
+	ds_image_rewrite(t->image);
+	ds_image_commit(t->image);
+	m = (struct model) { .num = 0 };
+	check_model(t->image, &m);
+
+	/* all of it is in front now */
+	ds_image_rewrite(t->image);
+	model_put(&m, t->image, 1, 1, 1, CHUNK / 2);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+	ds_image_complete(t->image);
+	check_model(t->image, &m);
+}
+
+static void test_rewrite_cancel(void **state)
+{
+	struct test *t = *state;
+	struct model m;
+	struct model staged = { .num = 0 };
+
+	/* in front and moved behind; the old log goes on */
+	model_behind(&m, t->image, 400);
+	ds_image_rewrite(t->image);
+	model_put(&staged, t->image, 1, 1, 1, 100);
+	ds_image_cancel(t->image);
+	check_model(t->image, &m);
+	model_put(&m, t->image, 3, 3, 3, 50);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+
+	ds_image_rewrite(t->image);
+	model_put(&staged, t->image, 1, 1, 1, 1000);
+	ds_image_cancel(t->image);
+	check_model(t->image, &m);
+	model_put(&m, t->image, 3, 3, 4, 5000);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+
+	/* so does it after a second beginning */
+	ds_image_rewrite(t->image);
+	model_put(&staged, t->image, 1, 1, 1, 100);
+	ds_image_rewrite(t->image);
+	m = (struct model) { .num = 0 };
+	model_put(&m, t->image, 4, 1, 1, 10);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+}
+
+/* One record that takes as much as there is in front, or 8 bytes more */
+static void test_rewrite_fits(void **state)
+{
+	struct test *t = *state;
+	static const size_t lengths[] = { 400, 401, 408, };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
+		struct model m = { .num = 0 };
+		struct model old;
+		uint64_t pos;
+
+		TALLOC_FREE(t->image);
+		assert_int_equal(ds_image_create(t, &t->image), 0);
+		model_behind(&old, t->image, 400);
+		pos = log_pos(t->image);
+
+		ds_image_rewrite(t->image);
+		model_put(&m, t->image, 3, 1, 1, lengths[i]);
+		check_model(t->image, &old);
+		ds_image_commit(t->image);
+		check_model(t->image, &m);
+		if (lengths[i] == 400) {
+			assert_int_equal(log_pos(t->image), FRONT);
+		} else {
+			assert_true(log_pos(t->image) > pos);
+		}
+	}
+}
+
+/*
+ * The new log begins in front of the old one, and has to move behind it
+ * when it gets longer.
+ */
+static void test_rewrite_moves(void **state)
+{
+	struct test *t = *state;
+	static const size_t lengths[] = { 408, 1000, CHUNK, 5 * CHUNK, };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
+		struct model m = { .num = 0 };
+		struct model old;
+		uint64_t pos;
+
+		TALLOC_FREE(t->image);
+		assert_int_equal(ds_image_create(t, &t->image), 0);
+		model_behind(&old, t->image, 400);
+		pos = log_pos(t->image);
+
+		ds_image_rewrite(t->image);
+		model_put(&m, t->image, 3, 1, 1, 33);
+		model_put(&m, t->image, 3, 2, 2, 0);
+		model_put(&m, t->image, 3, 3, 3, lengths[i]);
+		check_model(t->image, &old);
+		model_put(&m, t->image, 1, 3, 4, 44);
+		ds_image_commit(t->image);
+		assert_true(log_pos(t->image) > pos);
+		check_model(t->image, &m);
+
+		/* in front there is room again */
+		ds_image_rewrite(t->image);
+		m = (struct model) { .num = 0 };
+		ds_image_commit(t->image);
+		check_model(t->image, &m);
+	}
+}
+
+static void test_rewrite_is_full(void **state)
+{
+	struct test *t = *state;
+	struct model m;
+	struct model staged = { .num = 0 };
+	int fd = ds_image_fd(t->image);
+
+	model_behind(&m, t->image, 400);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW), 0);
+
+	/* it would have to move, and cannot: then what is there stays */
+	ds_image_rewrite(t->image);
+	model_put(&staged, t->image, 3, 1, 1, 33);
+	assert_int_equal(put(t->image, 3, 2, 2, CHUNK), ENOMEM);
+	check_model(t->image, &m);
+	ds_image_cancel(t->image);
+	check_model(t->image, &m);
+	model_put(&m, t->image, 3, 3, 3, 1000);
+	ds_image_commit(t->image);
+	check_model(t->image, &m);
+
+	/* without the one that is too large it is a whole */
+	ds_image_rewrite(t->image);
+	staged = (struct model) { .num = 0 };
+	model_put(&staged, t->image, 3, 1, 1, 33);
+	assert_int_equal(put(t->image, 3, 2, 2, CHUNK), ENOMEM);
+	model_put(&staged, t->image, 3, 3, 3, 34);
+	ds_image_commit(t->image);
+	check_model(t->image, &staged);
+}
+
+/*
+ * A log that is rewritten when it is long takes only so much more than its
+ * records, and does not have to be often.
+ */
+static void test_is_long(void **state)
+{
+	struct test *t = *state;
+	struct model m = { .num = 0 };
+	size_t num_rewrites = 0;
+	size_t live;
+	size_t i;
+
+	assert_false(ds_image_is_long(t->image));
+	for (i = 0; i < 100; i++) {
+		model_put(&m, t->image, 1 + i % 5, i, i, 500);
+	}
+	ds_image_commit(t->image);
+	live = ds_image_size(t->image);
+	/* all of it was new */
+	assert_false(ds_image_is_long(t->image));
+
+	for (i = 0; i < 20000; i++) {
+		size_t j;
+
+		model_put(&m, t->image, 1, 5 * (i % 20), i, 100);
+		ds_image_commit(t->image);
+		assert_true(ds_image_size(t->image) < 3 * live);
+		if (!ds_image_is_long(t->image)) {
+			continue;
+		}
+
+		ds_image_rewrite(t->image);
+		assert_false(ds_image_is_long(t->image));
+		for (j = 0; j < m.num; j++) {
+			const struct model_record *r = &m.records[j];
+
+			assert_int_equal(put(t->image,
+					     r->type,
+					     r->key,
+					     r->number,
+					     r->length),
+					 0);
+		}
+		ds_image_commit(t->image);
+		assert_false(ds_image_is_long(t->image));
+		check_model(t->image, &m);
+		num_rewrites += 1;
+	}
+	assert_true(num_rewrites > 10);
+	assert_true(num_rewrites < 100);
+	assert_true(fd_size(ds_image_fd(t->image)) <= (off_t)(8 * live));
+}
+
+/* ---- all of it in any order */
+
+static uint32_t next_random(uint64_t *seed)
+{
+	*seed = *seed * UINT64_C(6364136223846793005) +
+		UINT64_C(1442695040888963407);
+	return *seed >> 33;
+}
+
+static size_t random_length(uint64_t *seed)
+{
+	uint32_t r = next_random(seed);
+
+	switch (r % 64) {
+	case 0:
+		return r % (2 * CHUNK);
+	case 1:
+	case 2:
+		return 0;
+	default:
+		return r % 300;
+	}
+}
+
+/* One step of the writer; returns whether what counts may be another */
+static bool random_step(struct ds_image *image,
+			uint64_t *seed,
+			struct model *counts,
+			struct model *staged)
+{
+	uint32_t type = 1 + next_random(seed) % 5;
+	uint64_t key = next_random(seed) % 30;
+	uint32_t what = next_random(seed) % 100;
+	size_t i;
+
+	if (what < 55) {
+		model_put(staged,
+			  image,
+			  type,
+			  key,
+			  next_random(seed),
+			  random_length(seed));
+		return false;
+	}
+	if (what < 75) {
+		model_remove(staged, image, type, key);
+		return false;
+	}
+	if (what < 93) {
+		ds_image_commit(image);
+		*counts = *staged;
+		return true;
+	}
+	if (what < 95) {
+		ds_image_cancel(image);
+		*staged = *counts;
+		return true;
+	}
+	if (what < 96) {
+		ds_image_complete(image);
+		return true;
+	}
+	if ((what < 99) && !ds_image_is_long(image)) {
+		return false;
+	}
+
+	/* some of what there is, or all */
+	ds_image_rewrite(image);
+	*staged = (struct model) { .num = 0 };
+	for (i = next_random(seed) % 5; i < counts->num; i++) {
+		const struct model_record *r = &counts->records[i];
+
+		model_put(staged,
+			  image,
+			  r->type,
+			  r->key,
+			  r->number,
+			  r->length);
+	}
+	return true;
+}
+
+static void test_random(void **state)
+{
+	struct test *t = *state;
+	struct model counts = { .num = 0 };
+	struct model staged = { .num = 0 };
+	uint64_t seed = 20260101;
+	size_t num_places = 0;
+	uint64_t place = log_pos(t->image);
+	size_t i;
+
+	for (i = 0; i < 10000; i++) {
+		if (!random_step(t->image, &seed, &counts, &staged) &&
+		    (i % 16 != 0))
+		{
+			continue;
+		}
+		check_model(t->image, &counts);
+		if (log_pos(t->image) != place) {
+			place = log_pos(t->image);
+			num_places += 1;
+		}
+	}
+	/* the sequence is one in which something happens */
+	assert_true(num_places > 50);
+	assert_true(counts.num > 10);
 }
 
 /* ---- killed at any instruction */
@@ -749,46 +1534,32 @@ static bool snapshot(TALLOC_CTX *mem_ctx, int fd, struct snapshot *s)
 	return true;
 }
 
-/* Complete a copy of it: how many good records has it? */
-static size_t snapshot_check(TALLOC_CTX *mem_ctx,
-			     const struct snapshot *s,
-			     const size_t *lengths,
-			     size_t num)
+/* What a reader would find: the image is live */
+static struct ds_image *snapshot_open(TALLOC_CTX *mem_ctx,
+				      const struct snapshot *s)
 {
-	struct ds_image *copy = NULL;
 	struct ds_image *image = NULL;
-	size_t num_found;
+	int fd = memfd_create("test", MFD_CLOEXEC);
 
-	assert_int_equal(ds_image_create(mem_ctx, &copy), 0);
-	assert_int_equal(pwrite(ds_image_fd(copy), s->data, s->length, 0),
-			 s->length);
-	ds_image_complete(copy);
-	assert_int_equal(
-		ds_image_open(mem_ctx, ds_image_fd(copy), &image), 0);
-	num_found = check_all(image, lengths, num);
-	TALLOC_FREE(image);
-	TALLOC_FREE(copy);
-	return num_found;
-}
-
-static void step_append_fn(struct ds_image *image, const void *arg)
-{
-	const DATA_BLOB *data = arg;
-
-	if (ds_image_append(image, type_of(2), *data) != 0) {
-		_exit(2);
-	}
+	assert_int_not_equal(fd, -1);
+	assert_int_equal(pwrite(fd, s->data, s->length, 0), s->length);
+	assert_int_equal(ds_image_open_live(mem_ctx, fd, &image), 0);
+	/* the mapping is all that is needed */
+	close(fd);
+	return image;
 }
 
 /*
- * Two records are there, a third one of this length is added.
+ * The writer goes from one model to the next by one store.
  */
-static void step_append(struct test *t, size_t filled, size_t length)
+static void step_commit(struct test *t,
+			void (*fn)(struct ds_image *image, const void *arg),
+			const void *arg,
+			const struct model *before,
+			const struct model *after)
 {
-	const size_t lengths[] = { filled, 3, length };
-	uint8_t *buf = talloc_array(t, uint8_t, length);
-	DATA_BLOB data = data_blob_const(buf, length);
 	struct snapshot s = { .data = NULL };
+	struct ds_image *image = NULL;
 	size_t num_old = 0;
 	size_t num_new = 0;
 	pid_t pid;
@@ -799,53 +1570,227 @@ static void step_append(struct test *t, size_t filled, size_t length)
 		skip();
 	}
 
-	assert_non_null(buf);
-	fill(buf, length, 2);
-	append_all(t->image, lengths, 2);
-
-	pid = step_start(step_append_fn, t->image, &data);
+	pid = step_start(fn, t->image, arg);
 	do {
 		if (!snapshot(t, fd, &s)) {
 			continue;
 		}
-		switch (snapshot_check(t, &s, lengths, 3)) {
-		case 2:
-			/* once it is there, it stays */
-			assert_int_equal(num_new, 0);
+		image = snapshot_open(t, &s);
+		if ((num_new == 0) && model_is(before, image)) {
 			num_old += 1;
-			break;
-		case 3:
+		} else {
+			/* once it is there, it stays */
+			assert_true(model_is(after, image));
 			num_new += 1;
-			break;
-		default:
-			fail();
 		}
+		TALLOC_FREE(image);
 	} while (step(pid));
 	step_kill(pid);
 
-	/* the header's length is the last of several stores */
+	/* the mark is the last of several stores */
 	assert_true(num_old > 2);
 	assert_int_equal(num_new, 1);
 
 	/* and nobody had said that it is complete */
 	check_error(fd, ENODATA);
-	ds_image_complete(t->image);
-	check_fd(fd, lengths, 3);
+	assert_int_equal(ds_image_open_live(t, fd, &image), 0);
+	assert_true(model_is(after, image));
+	TALLOC_FREE(image);
+}
+
+static void step_put_fn(struct ds_image *image, const void *arg)
+{
+	const DATA_BLOB *data = arg;
+
+	if (ds_image_put(image, 3, 1, *data) != 0) {
+		_exit(2);
+	}
+	ds_image_commit(image);
+}
+
+/*
+ * Two records are there, a third one of this length is added.
+ */
+static void step_put(struct test *t, size_t filled, size_t length)
+{
+	uint8_t *buf = talloc_array(t, uint8_t, length);
+	DATA_BLOB data = data_blob_const(buf, length);
+	struct model before = { .num = 0 };
+	struct model after;
+
+	assert_non_null(buf);
+	fill(buf, length, 7);
+	model_put(&before, t->image, 1, 1, 1, filled);
+	model_put(&before, t->image, 2, 1, 2, 3);
+	ds_image_commit(t->image);
+
+	after = before;
+	model_put(&after, NULL, 3, 1, 7, length);
+	step_commit(t, step_put_fn, &data, &before, &after);
 }
 
 static void test_killed(void **state)
 {
-	step_append(*state, 100, 1000);
+	step_put(*state, 100, 1000);
 }
 
 static void test_killed_empty(void **state)
 {
-	step_append(*state, 100, 0);
+	step_put(*state, 100, 0);
 }
 
 static void test_killed_growing(void **state)
 {
-	step_append(*state, CHUNK - 200, 500);
+	step_put(*state, CHUNK - 200, 500);
+}
+
+/* Some are new, some replaced, some removed */
+static void step_several(struct model *m, struct ds_image *image)
+{
+	model_put(m, image, 2, 1, 11, 130);
+	model_remove(m, image, 1, 1);
+	model_put(m, image, 1, 3, 12, 0);
+	model_remove(m, image, 2, 2);
+	model_put(m, image, 2, 2, 13, 44);
+	model_put(m, image, 2, 1, 14, 70);
+}
+
+static void step_several_fn(struct ds_image *image, const void *arg)
+{
+	struct model m = *(const struct model *)arg;
+
+	step_several(&m, image);
+	ds_image_commit(image);
+}
+
+static void model_begin(struct model *m, struct ds_image *image)
+{
+	*m = (struct model) { .num = 0 };
+	model_put(m, image, 2, 1, 1, 100);
+	model_put(m, image, 2, 2, 2, 30);
+	model_put(m, image, 1, 1, 3, 20);
+	model_put(m, image, 2, 3, 4, 400);
+	ds_image_commit(image);
+}
+
+/* All of it is there, or nothing */
+static void test_killed_several(void **state)
+{
+	struct test *t = *state;
+	struct model before;
+	struct model after;
+
+	model_begin(&before, t->image);
+	after = before;
+	step_several(&after, NULL);
+	step_commit(t, step_several_fn, &before, &before, &after);
+}
+
+/* What is staged when the writer is killed is nothing */
+static void test_killed_staged(void **state)
+{
+	struct test *t = *state;
+	struct ds_image *image = NULL;
+	struct model before;
+	struct model after;
+
+	model_begin(&before, t->image);
+	after = before;
+	step_several(&after, t->image);
+	assert_int_equal(
+		ds_image_open_live(t, ds_image_fd(t->image), &image), 0);
+	assert_true(model_is(&before, image));
+	TALLOC_FREE(image);
+
+	/* nor does an end make it something */
+	ds_image_complete(t->image);
+	check_model(t->image, &before);
+}
+
+struct step_rewrite {
+	size_t lengths[4];
+};
+
+static void step_rewrite(struct model *m,
+			 struct ds_image *image,
+			 const struct step_rewrite *r)
+{
+	size_t i;
+
+	*m = (struct model) { .num = 0 };
+	for (i = 0; i < ARRAY_SIZE(r->lengths); i++) {
+		model_put(m, image, 3 - i % 2, 5 - i, 40 + i, r->lengths[i]);
+	}
+}
+
+static void step_rewrite_fn(struct ds_image *image, const void *arg)
+{
+	struct model m;
+
+	ds_image_rewrite(image);
+	step_rewrite(&m, image, arg);
+	ds_image_commit(image);
+}
+
+static void test_killed_rewriting(void **state)
+{
+	struct test *t = *state;
+	const struct step_rewrite r = { { 10, 130, 0, 200 } };
+	struct model before;
+	struct model after;
+
+	/* behind the old one */
+	model_begin(&before, t->image);
+	step_rewrite(&after, NULL, &r);
+	step_commit(t, step_rewrite_fn, &r, &before, &after);
+	assert_true(log_pos(t->image) > HEADER_SIZE);
+}
+
+/* The new log begins in front of the old one and stays there */
+static void test_killed_rewriting_front(void **state)
+{
+	struct test *t = *state;
+	const struct step_rewrite r = { { 10, 130, 0, 200 } };
+	struct model before;
+	struct model after;
+
+	model_behind(&before, t->image, 600);
+	step_rewrite(&after, NULL, &r);
+	step_commit(t, step_rewrite_fn, &r, &before, &after);
+	assert_int_equal(log_pos(t->image), FRONT);
+}
+
+/* It does not fit there: one part was written before that is known */
+static void test_killed_rewriting_moves(void **state)
+{
+	struct test *t = *state;
+	const struct step_rewrite r = { { 10, 130, 200, 150 } };
+	struct model before;
+	struct model after;
+	uint64_t old;
+
+	model_behind(&before, t->image, 400);
+	old = log_pos(t->image);
+	step_rewrite(&after, NULL, &r);
+	step_commit(t, step_rewrite_fn, &r, &before, &after);
+	assert_true(log_pos(t->image) > old);
+}
+
+/* And the file is too short for that */
+static void test_killed_rewriting_grows(void **state)
+{
+	struct test *t = *state;
+	const struct step_rewrite r = { { 10, 130, 500, 1000 } };
+	struct model before;
+	struct model after;
+
+	model_behind(&before, t->image, 400);
+	model_put(&before, t->image, 2, 9, 9, CHUNK - 2200);
+	ds_image_commit(t->image);
+	step_rewrite(&after, NULL, &r);
+	assert_int_equal(fd_size(ds_image_fd(t->image)), CHUNK);
+	step_commit(t, step_rewrite_fn, &r, &before, &after);
+	assert_true(fd_size(ds_image_fd(t->image)) > CHUNK);
 }
 
 static void step_complete_fn(struct ds_image *image, const void *arg)
@@ -911,11 +1856,30 @@ int main(void)
 		TEST(test_truncated),
 		TEST(test_zeroed),
 		TEST(test_flipped),
-		TEST(test_flipped_before_complete),
+		TEST(test_flipped_live),
 		TEST(test_wipe),
+		TEST(test_replace),
+		TEST(test_remove),
+		TEST(test_order),
+		TEST(test_cancel),
+		TEST(test_commit_after_complete),
+		TEST(test_rewrite),
+		TEST(test_rewrite_of_full),
+		TEST(test_rewrite_cancel),
+		TEST(test_rewrite_fits),
+		TEST(test_rewrite_moves),
+		TEST(test_rewrite_is_full),
+		TEST(test_is_long),
+		TEST(test_random),
 		TEST(test_killed),
 		TEST(test_killed_empty),
 		TEST(test_killed_growing),
+		TEST(test_killed_several),
+		TEST(test_killed_staged),
+		TEST(test_killed_rewriting),
+		TEST(test_killed_rewriting_front),
+		TEST(test_killed_rewriting_moves),
+		TEST(test_killed_rewriting_grows),
 		TEST(test_killed_completing),
 	};
 
