@@ -39,7 +39,6 @@ import struct
 import subprocess
 import sys
 import unittest
-import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "lib"), os.path.join(HERE, "demo")]
@@ -67,6 +66,18 @@ NOTICE_SECONDS = 15
 RECORD_SESSION, RECORD_OPEN = 3, 5
 # A second user, known to every system
 OTHER_USER = "daemon"
+
+
+def record_sum(head, data):
+    """The checksum of a record, ds_image_record_sum() of image.c."""
+    kind, length, key, flags, _ = struct.unpack("=IIQII", head)
+    data = data.ljust((length + 7) // 8 * 8, b"\0")
+    result = 0x44535f494d414745
+    for word in (kind, length, key, flags,
+                 *struct.unpack(f"={len(data) // 8}Q", data)):
+        result = (result ^ word) * 0x9e3779b97f4a7c15 % 2 ** 64
+        result ^= result >> 32
+    return struct.pack("=I", result % 2 ** 32)
 
 
 class Worker(smb2.Client):
@@ -375,24 +386,26 @@ class TestOperation(unittest.TestCase):
             if os.readlink(link).startswith("/memfd:durable_state image"):
                 break
         changed = 0
-        # struct ds_image_header, then struct ds_image_record and its data
+        # struct ds_image_header has the place of struct ds_image_log, which
+        # struct ds_image_record and its data follow
         with open(link, "r+b", buffering=0) as image:
             image.seek(16)
+            log, = struct.unpack("=Q", image.read(8))
+            image.seek(log)
             used, = struct.unpack("=Q", image.read(8))
-            position = 24
-            while position < used:
+            position = log + 8
+            while position < log + used:
                 image.seek(position)
-                kind, length, _, _ = struct.unpack("=IIII", image.read(16))
+                head = image.read(24)
+                kind, length, _, _, _ = struct.unpack("=IIQII", head)
                 data = image.read(length)
                 other = change(kind, data)
                 if other != data:
                     self.assertEqual(len(other), length)
-                    check = zlib.crc32(struct.pack("=II", kind, length) +
-                                       other)
-                    image.seek(position + 8)
-                    image.write(struct.pack("=II", check, 0) + other)
+                    image.seek(position + 20)
+                    image.write(record_sum(head, other) + other)
                     changed += 1
-                position += 16 + (length + 7) // 8 * 8
+                position += 24 + (length + 7) // 8 * 8
         return changed
 
     def one_lost(self, damage):
