@@ -48,7 +48,9 @@ static int holding_destructor(struct holding *h)
 	return 0;
 }
 
-struct holding *holding_new(TALLOC_CTX *mem_ctx, const char *label)
+struct holding *holding_new(TALLOC_CTX *mem_ctx,
+			    const char *label,
+			    pid_t pid)
 {
 	struct holding *h = NULL;
 
@@ -58,6 +60,7 @@ struct holding *holding_new(TALLOC_CTX *mem_ctx, const char *label)
 	}
 	talloc_set_destructor(h, holding_destructor);
 
+	h->pid = pid;
 	h->info = json_object();
 	h->label = talloc_strdup(h, label);
 	if ((h->label == NULL) || (h->info == NULL)) {
@@ -101,9 +104,30 @@ struct holding *holdings_find(struct holdings *hs, const char *label)
 	return NULL;
 }
 
+struct holding *holdings_find_id(struct holdings *hs, uint64_t id)
+{
+	struct holding *h = NULL;
+
+	for (h = hs->list; h != NULL; h = h->next) {
+		if (h->id == id) {
+			return h;
+		}
+	}
+	return NULL;
+}
+
 void holdings_add(struct holdings *hs, struct holding *h)
 {
+	struct holding *old = holdings_find(hs, h->label);
+
+	if (old != NULL) {
+		/* The sockets may be the same as those of the new one */
+		holdings_drop(hs, old, HOLDING_END_CLOSE);
+	}
+
 	h = talloc_steal(hs, h);
+	hs->last_id += 1;
+	h->id = hs->last_id;
 	DLIST_ADD_END(hs->list, h);
 	hs->num += 1;
 	hs->num_fds += h->num_fds;
@@ -224,11 +248,12 @@ json_t *holding_save(const struct holding *h, struct handover_out *out)
 	for (i = 0; i < h->num_fds; i++) {
 		json_array_append_new(fds, handover_give(out, h->fds[i]));
 	}
-	return json_pack("{s:s, s:O, s:o, s:I}",
+	return json_pack("{s:s, s:O, s:o, s:I, s:I}",
 			 "label", h->label,
 			 "info", h->info,
 			 "fds", fds,
-			 "since_ms", (json_int_t)h->since_ms);
+			 "since_ms", (json_int_t)h->since_ms,
+			 "pid", (json_int_t)h->pid);
 }
 
 struct holding *holding_load(TALLOC_CTX *mem_ctx,
@@ -239,21 +264,24 @@ struct holding *holding_load(TALLOC_CTX *mem_ctx,
 	json_t *info = NULL;
 	json_t *fds = NULL;
 	json_int_t since_ms = 0;
+	json_int_t pid = 0;
 	struct holding *h = NULL;
 	size_t i, num;
 	int ret;
 
+	/* A predecessor that did not know pids is no reason to lose it all */
 	ret = json_unpack(discard_const_p(json_t, json),
-			  "{s:s, s:o, s:o, s:I}",
+			  "{s:s, s:o, s:o, s:I, s?:I}",
 			  "label", &label,
 			  "info", &info,
 			  "fds", &fds,
-			  "since_ms", &since_ms);
+			  "since_ms", &since_ms,
+			  "pid", &pid);
 	if ((ret != 0) || !json_is_object(info) || !json_is_array(fds)) {
 		return NULL;
 	}
 
-	h = holding_new(mem_ctx, label);
+	h = holding_new(mem_ctx, label, pid);
 	if (h == NULL) {
 		return NULL;
 	}

@@ -34,11 +34,13 @@ struct handover_out;
  */
 struct holding {
 	struct holding *prev, *next;
+	uint64_t id; /* once complete: not 0, no other one gets it again */
 	char *label;
 	json_t *info; /* an object */
 	int *fds;     /* talloc length is at least num_fds */
 	size_t num_fds;
 	int64_t since_ms; /* CLOCK_MONOTONIC, when it became complete */
+	pid_t pid;    /* who has put it */
 	bool lent;    /* it is being given away, until the taker has it */
 };
 
@@ -59,12 +61,15 @@ struct holdings {
 	struct holding *list;
 	size_t num;
 	size_t num_fds;
+	uint64_t last_id;
 };
 
 /**
  * @brief Start a holding. Freeing it closes its descriptors.
  */
-struct holding *holding_new(TALLOC_CTX *mem_ctx, const char *label);
+struct holding *holding_new(TALLOC_CTX *mem_ctx,
+			    const char *label,
+			    pid_t pid);
 
 /**
  * @brief Move the descriptors of a packet to the end of a holding.
@@ -79,11 +84,13 @@ int holding_append(struct holding *h, struct keeper_packet *packet);
 int64_t holding_now_ms(void);
 
 struct holding *holdings_find(struct holdings *hs, const char *label);
+struct holding *holdings_find_id(struct holdings *hs, uint64_t id);
 
 /**
  * @brief Make a holding complete, under the ownership of hs.
  *
- * There must not be one of the same label.
+ * One of the same label gives way: our duplicates of what it has are closed.
+ * It must not be lent.
  */
 void holdings_add(struct holdings *hs, struct holding *h);
 

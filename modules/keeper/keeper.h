@@ -43,6 +43,7 @@ struct keeper {
 	struct guard *guard;
 	json_t *events; /* oldest first */
 	struct keeper_peer *peers;
+	bool others_first; /* peer_others_first() is under way */
 
 	/* Locked as long as this process lives, not closed before */
 	int pid_fd;

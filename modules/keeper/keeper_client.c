@@ -35,7 +35,7 @@ struct keeper_conn {
 	char *error;
 };
 
-/* The holding that keeper_take() puts together */
+/* The holding that keeper_take() and keeper_copy() put together */
 struct keeper_taken {
 	json_t *info;
 	int *fds;
@@ -405,11 +405,12 @@ fail:
 	return ret;
 }
 
-int keeper_put(struct keeper_conn *kc,
-	       const char *label,
-	       json_t *info,
-	       const int *fds,
-	       size_t num_fds)
+static int keeper_put_packets(struct keeper_conn *kc,
+			      const char *label,
+			      json_t *info,
+			      const int *fds,
+			      size_t num_fds,
+			      bool replace)
 {
 	size_t sent = 0;
 	int ret;
@@ -433,6 +434,9 @@ int keeper_put(struct keeper_conn *kc,
 		if ((info != NULL) && !more) {
 			json_object_set(request, "info", info);
 		}
+		if (replace) {
+			json_object_set_new(request, "replace", json_true());
+		}
 
 		ret = keeper_call_fds(kc,
 				      kc,
@@ -448,6 +452,24 @@ int keeper_put(struct keeper_conn *kc,
 	} while (sent < num_fds);
 
 	return 0;
+}
+
+int keeper_put(struct keeper_conn *kc,
+	       const char *label,
+	       json_t *info,
+	       const int *fds,
+	       size_t num_fds)
+{
+	return keeper_put_packets(kc, label, info, fds, num_fds, false);
+}
+
+int keeper_replace(struct keeper_conn *kc,
+		   const char *label,
+		   json_t *info,
+		   const int *fds,
+		   size_t num_fds)
+{
+	return keeper_put_packets(kc, label, info, fds, num_fds, true);
 }
 
 int keeper_drop(struct keeper_conn *kc, const char *label)
@@ -469,7 +491,7 @@ static int keeper_taken_destructor(struct keeper_taken *taken)
 	return 0;
 }
 
-/* Move what came in one packet of a "take" */
+/* Move what came in one packet of a "take" or a "copy" */
 static int keeper_taken_add(struct keeper_taken *taken,
 			    struct keeper_packet *reply)
 {
@@ -505,12 +527,11 @@ static int keeper_taken_add(struct keeper_taken *taken,
 	return 0;
 }
 
-int keeper_take(TALLOC_CTX *mem_ctx,
-		struct keeper_conn *kc,
-		const char *label,
-		json_t **_info,
-		int **_fds,
-		size_t *_num_fds)
+/* Receive all of a holding */
+static int keeper_receive(struct keeper_conn *kc,
+			  const char *op,
+			  const char *label,
+			  struct keeper_taken **_taken)
 {
 	struct keeper_taken *taken = NULL;
 	struct keeper_packet *reply = NULL;
@@ -526,7 +547,7 @@ int keeper_take(TALLOC_CTX *mem_ctx,
 	ret = keeper_call(taken,
 			  kc,
 			  json_pack("{s:s, s:s}",
-				    "op", "take",
+				    "op", op,
 				    "label", label),
 			  &reply);
 	while (ret == 0) {
@@ -542,21 +563,22 @@ int keeper_take(TALLOC_CTX *mem_ctx,
 		}
 		ret = keeper_recv_reply(taken, kc, &reply);
 	}
-	if (ret == 0) {
-		/*
-		 * Until the keeper has forgotten it we must not use it: if it
-		 * does not hear of us it gives the same to the next one.
-		 */
-		ret = keeper_drop(kc, label);
-		if (ret != 0) {
-			keeper_break(kc, ret);
-		}
-	}
 	if (ret != 0) {
 		TALLOC_FREE(taken);
 		return ret;
 	}
 
+	*_taken = taken;
+	return 0;
+}
+
+/* Its parts become the caller's, and it is no more */
+static void keeper_taken_give(TALLOC_CTX *mem_ctx,
+			      struct keeper_taken *taken,
+			      json_t **_info,
+			      int **_fds,
+			      size_t *_num_fds)
+{
 	if (_info != NULL) {
 		*_info = json_incref(taken->info);
 	}
@@ -564,7 +586,53 @@ int keeper_take(TALLOC_CTX *mem_ctx,
 	*_num_fds = taken->num_fds;
 	taken->num_fds = 0;
 	TALLOC_FREE(taken);
+}
 
+int keeper_take(TALLOC_CTX *mem_ctx,
+		struct keeper_conn *kc,
+		const char *label,
+		json_t **_info,
+		int **_fds,
+		size_t *_num_fds)
+{
+	struct keeper_taken *taken = NULL;
+	int ret;
+
+	ret = keeper_receive(kc, "take", label, &taken);
+	if (ret != 0) {
+		return ret;
+	}
+
+	/*
+	 * Until the keeper has forgotten it we must not use it: if it does not
+	 * hear of us it gives the same to the next one.
+	 */
+	ret = keeper_drop(kc, label);
+	if (ret != 0) {
+		keeper_break(kc, ret);
+		TALLOC_FREE(taken);
+		return ret;
+	}
+
+	keeper_taken_give(mem_ctx, taken, _info, _fds, _num_fds);
+	return 0;
+}
+
+int keeper_copy(TALLOC_CTX *mem_ctx,
+		struct keeper_conn *kc,
+		const char *label,
+		json_t **_info,
+		int **_fds,
+		size_t *_num_fds)
+{
+	struct keeper_taken *taken = NULL;
+	int ret;
+
+	ret = keeper_receive(kc, "copy", label, &taken);
+	if (ret != 0) {
+		return ret;
+	}
+	keeper_taken_give(mem_ctx, taken, _info, _fds, _num_fds);
 	return 0;
 }
 
@@ -621,20 +689,24 @@ static struct keeper_holding *keeper_parse_list(TALLOC_CTX *mem_ctx,
 		const char *label = NULL;
 		json_int_t num_fds = 0;
 		json_int_t age_ms = 0;
+		json_int_t pid = 0;
 		int ret;
 
+		/* A keeper that was started before it knew pids has none */
 		ret = json_unpack(json_array_get(all, i),
-				  "{s:s, s:O, s:I, s:I}",
+				  "{s:s, s:O, s:I, s:I, s?:I}",
 				  "label", &label,
 				  "info", &list[i].info,
 				  "fds", &num_fds,
-				  "age_ms", &age_ms);
+				  "age_ms", &age_ms,
+				  "pid", &pid);
 		if (ret != 0) {
 			TALLOC_FREE(list);
 			return NULL;
 		}
 		list[i].num_fds = num_fds;
 		list[i].age_ms = age_ms;
+		list[i].pid = pid;
 		list[i].label = talloc_strdup(list, label);
 		if (list[i].label == NULL) {
 			TALLOC_FREE(list);

@@ -51,6 +51,12 @@ struct keeper_holding {
 	json_t *info;    /* borrowed: freed with the list */
 	size_t num_fds;
 	uint64_t age_ms; /* milliseconds since it became complete */
+
+	/*
+	 * The process that has put it, 0 if not known. It may have ended, and
+	 * the number may be another's now.
+	 */
+	pid_t pid;
 };
 
 /**
@@ -116,6 +122,25 @@ int keeper_put(struct keeper_conn *kc,
 	       size_t num_fds);
 
 /**
+ * @brief As keeper_put(), but a complete holding of that label gives way.
+ *
+ * The new one takes the place of the old one in one step when all of it has
+ * arrived. The keeper closes its duplicates of what the old one had and does
+ * no more to it, with or without a parent. Where there is none of that label
+ * it is a keeper_put().
+ *
+ * @return As keeper_put(), without EEXIST, and
+ *	   EBUSY: another one is taking the old one.
+ *	   On any error the old one stays as it was, except that after those
+ *	   which say that the connection has failed it may be either of them.
+ */
+int keeper_replace(struct keeper_conn *kc,
+		   const char *label,
+		   json_t *info,
+		   const int *fds,
+		   size_t num_fds);
+
+/**
  * @brief Forget a holding.
  *
  * While a parent is connected this closes the keeper's duplicates only, so
@@ -141,6 +166,22 @@ int keeper_drop(struct keeper_conn *kc, const char *label);
  *	   the keeper still has it for a new connection, unless it has ended.
  */
 int keeper_take(TALLOC_CTX *mem_ctx,
+		struct keeper_conn *kc,
+		const char *label,
+		json_t **_info,
+		int **_fds,
+		size_t *_num_fds);
+
+/**
+ * @brief As keeper_take(), but the keeper goes on holding it.
+ *
+ * The new owner puts a holding of its own, and drops this one after that.
+ *
+ * @return As keeper_take(), and
+ *	   ESTALE: it was dropped or replaced before all of it was sent, which
+ *	   nobody is kept from. There may be another one of that label.
+ */
+int keeper_copy(TALLOC_CTX *mem_ctx,
 		struct keeper_conn *kc,
 		const char *label,
 		json_t **_info,

@@ -21,6 +21,7 @@
 #include "replace.h"
 #include "system/filesys.h"
 #include "system/network.h"
+#include "system/select.h"
 #include "lib/util/debug.h"
 #include "lib/util/dlinklist.h"
 #include "keeper_protocol.h"
@@ -31,7 +32,13 @@
 struct peer_reply {
 	struct peer_reply *prev, *next;
 	uint8_t *buf;
-	const int *fds; /* those of the holding that is lent */
+
+	/*
+	 * Descriptors come from a holding when this is sent. Duplicates of our
+	 * own would keep a client's connection open after it was dropped.
+	 */
+	uint64_t holding; /* 0: none */
+	size_t first_fd;
 	size_t num_fds;
 };
 
@@ -148,15 +155,41 @@ static void peer_sent(struct keeper_peer *peer)
 	keeper_peer_idle(k);
 }
 
+/* All replies are of one request: none is received while there are any */
+static void peer_holding_gone(struct keeper_peer *peer)
+{
+	while (peer->replies != NULL) {
+		struct peer_reply *reply = peer->replies;
+
+		DLIST_REMOVE(peer->replies, reply);
+		TALLOC_FREE(reply);
+	}
+	peer_refuse(peer, ESTALE, "It was dropped or replaced meanwhile");
+}
+
 static void peer_send(struct keeper_peer *peer)
 {
 	struct peer_reply *reply = peer->replies;
+	const int *fds = NULL;
 	int ret;
+
+	if (reply->holding != 0) {
+		struct holding *h = NULL;
+
+		h = holdings_find_id(peer->keeper->holdings, reply->holding);
+		if (h == NULL) {
+			peer_holding_gone(peer);
+			return;
+		}
+		if (reply->num_fds > 0) {
+			fds = &h->fds[reply->first_fd];
+		}
+	}
 
 	ret = keeper_packet_send(peer->fd,
 				 reply->buf,
 				 talloc_array_length(reply->buf),
-				 reply->fds,
+				 fds,
 				 reply->num_fds);
 	if (ret == EAGAIN) {
 		return;
@@ -189,6 +222,55 @@ static void peer_handler(struct tevent_context *ev,
 	} else {
 		peer_receive(peer);
 	}
+}
+
+void peer_others_first(struct keeper_peer *peer)
+{
+	struct keeper *k = peer->keeper;
+	struct keeper_peer *other = NULL;
+	struct keeper_peer *next = NULL;
+	struct pollfd *pfds = NULL;
+	size_t i, num = 0;
+	int ret;
+
+	if (k->others_first) {
+		/* Called by the loop below, which sees to all of them */
+		return;
+	}
+
+	for (other = k->peers; other != NULL; other = other->next) {
+		num += 1;
+	}
+	pfds = talloc_array(peer, struct pollfd, num);
+	if (pfds == NULL) {
+		return;
+	}
+	i = 0;
+	for (other = k->peers; other != NULL; other = other->next) {
+		bool skip = (other == peer) || peer_busy(other);
+
+		pfds[i] = (struct pollfd) {
+			.fd = skip ? -1 : other->fd,
+			.events = POLLIN,
+		};
+		i += 1;
+	}
+
+	ret = poll(pfds, num, 0);
+
+	/* Each one may close its own connection, none opens one */
+	k->others_first = true;
+	i = 0;
+	for (other = k->peers; other != NULL; other = next) {
+		next = other->next;
+		if ((ret > 0) && (pfds[i].revents != 0)) {
+			peer_receive(other);
+		}
+		i += 1;
+	}
+	k->others_first = false;
+
+	TALLOC_FREE(pfds);
 }
 
 /* Takes over fd */
@@ -237,7 +319,8 @@ void peer_accept(struct keeper *k, int fd)
 
 static void peer_queue(struct keeper_peer *peer,
 		       json_t *json,
-		       const int *fds,
+		       const struct holding *h,
+		       size_t first_fd,
 		       size_t num_fds)
 {
 	struct peer_reply *reply = NULL;
@@ -245,7 +328,11 @@ static void peer_queue(struct keeper_peer *peer,
 
 	reply = talloc(peer, struct peer_reply);
 	if (reply != NULL) {
-		*reply = (struct peer_reply) { .fds = fds, .num_fds = num_fds };
+		*reply = (struct peer_reply) {
+			.holding = (h != NULL) ? h->id : 0,
+			.first_fd = first_fd,
+			.num_fds = num_fds,
+		};
 		ret = keeper_packet_build(reply, json, &reply->buf);
 	}
 	json_decref(json);
@@ -266,7 +353,7 @@ static void peer_queue(struct keeper_peer *peer,
 
 void peer_reply(struct keeper_peer *peer, json_t *reply)
 {
-	peer_queue(peer, reply, NULL, 0);
+	peer_queue(peer, reply, NULL, 0, 0);
 }
 
 void peer_reply_array(struct keeper_peer *peer,
@@ -306,9 +393,6 @@ void peer_reply_holding(struct keeper_peer *peer, struct holding *h)
 {
 	size_t given = 0;
 
-	peer->lent = h;
-	h->lent = true;
-
 	do {
 		size_t num = MIN(h->num_fds - given, KEEPER_PACKET_FDS);
 		bool more = (given + num < h->num_fds);
@@ -319,7 +403,7 @@ void peer_reply_holding(struct keeper_peer *peer, struct holding *h)
 		if (!more) {
 			json_object_set(reply, "info", h->info);
 		}
-		peer_queue(peer, reply, h->fds + given, num);
+		peer_queue(peer, reply, h, given, num);
 		given += num;
 	} while (given < h->num_fds);
 }

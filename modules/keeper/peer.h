@@ -82,6 +82,14 @@ void peer_update_flags(struct keeper_peer *peer);
 bool peer_role_parse(const char *str, enum peer_role *role);
 
 /**
+ * @brief Do what other connections have asked for already, one thing each.
+ *
+ * Somebody who knows that a process has ended must find what it did before,
+ * but its last packet is on another connection, and epoll(2) promises no order.
+ */
+void peer_others_first(struct keeper_peer *peer);
+
+/**
  * @brief Queue a reply. It is used up.
  */
 void peer_reply(struct keeper_peer *peer, json_t *reply);
@@ -98,7 +106,10 @@ void peer_reply_array(struct keeper_peer *peer,
 		      json_t *array);
 
 /**
- * @brief Queue the replies that give a holding away.
+ * @brief Queue the replies that send a complete holding.
+ *
+ * They do not keep it: if it is gone when its turn comes, an error is sent
+ * instead.
  */
 void peer_reply_holding(struct keeper_peer *peer, struct holding *h);
 

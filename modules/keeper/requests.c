@@ -142,16 +142,19 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 	struct holdings *hs = peer->keeper->holdings;
 	const char *label = NULL;
 	json_t *info = NULL;
+	struct holding *old = NULL;
 	int more = 0;
+	int replace = 0;
 	int ret;
 
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:b, s?:o}",
+			     "{s:s, s:b, s?:o, s?:b}",
 			     "label", &label,
 			     "more", &more,
-			     "info", &info);
+			     "info", &info,
+			     "replace", &replace);
 	if ((ret != 0) || !label_valid(label) ||
 	    ((info != NULL) && !json_is_object(info)))
 	{
@@ -167,9 +170,16 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 		return;
 	}
 
-	if (holdings_find(hs, label) != NULL) {
+	old = holdings_find(hs, label);
+	if ((old != NULL) && !replace) {
 		TALLOC_FREE(peer->building);
 		peer_refuse(peer, EEXIST, "%s is held already", label);
+		return;
+	}
+	if ((old != NULL) && old->lent) {
+		/* Its taker may use it already, and is yet to say so */
+		TALLOC_FREE(peer->building);
+		peer_refuse(peer, EBUSY, "%s is being taken", label);
 		return;
 	}
 	if ((info != NULL) && (keeper_json_size(info) > KEEPER_INFO_MAX)) {
@@ -179,7 +189,7 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 	}
 
 	if (peer->building == NULL) {
-		peer->building = holding_new(peer, label);
+		peer->building = holding_new(peer, label, peer->pid);
 	}
 	if ((peer->building == NULL) ||
 	    (holding_append(peer->building, packet) != 0))
@@ -253,6 +263,31 @@ static void request_take(struct keeper_peer *peer, struct keeper_packet *packet)
 	}
 
 	DBG_INFO("Giving %s to process %d\n", label, (int)peer->pid);
+	peer->lent = h;
+	h->lent = true;
+	peer_reply_holding(peer, h);
+}
+
+static void request_copy(struct keeper_peer *peer, struct keeper_packet *packet)
+{
+	const char *label = request_label(peer, packet);
+	struct holding *h = NULL;
+
+	if (label == NULL) {
+		return;
+	}
+
+	h = holdings_find(peer->keeper->holdings, label);
+	if (h == NULL) {
+		peer_refuse(peer, ENOENT, "%s is not held", label);
+		return;
+	}
+	if (h->lent) {
+		peer_refuse(peer, EBUSY, "%s is being taken", label);
+		return;
+	}
+
+	DBG_INFO("Copying %s to process %d\n", label, (int)peer->pid);
 	peer_reply_holding(peer, h);
 }
 
@@ -270,11 +305,12 @@ static void request_list(struct keeper_peer *peer, struct keeper_packet *packet)
 	for (h = peer->keeper->holdings->list; h != NULL; h = h->next) {
 		json_array_append_new(
 			array,
-			json_pack("{s:s, s:O, s:I, s:I}",
+			json_pack("{s:s, s:O, s:I, s:I, s:I}",
 				  "label", h->label,
 				  "info", h->info,
 				  "fds", (json_int_t)h->num_fds,
-				  "age_ms", (json_int_t)(now - h->since_ms)));
+				  "age_ms", (json_int_t)(now - h->since_ms),
+				  "pid", (json_int_t)h->pid));
 	}
 	peer_reply_array(peer, reply_ok(), "holdings", array);
 }
@@ -439,18 +475,20 @@ static void request_wipe(struct keeper_peer *peer, struct keeper_packet *packet)
 static const struct {
 	const char *op;
 	void (*fn)(struct keeper_peer *peer, struct keeper_packet *packet);
+	bool others_first; /* looks at what others have done */
 } requests[] = {
 	{ "hello", request_hello },
 	{ "put", request_put },
-	{ "drop", request_drop },
-	{ "list", request_list },
-	{ "take", request_take },
+	{ "drop", request_drop, true },
+	{ "list", request_list, true },
+	{ "take", request_take, true },
+	{ "copy", request_copy, true },
 	{ "guard", request_guard },
 	{ "unguard", request_unguard },
 	{ "hold", request_hold },
 	{ "event", request_event },
-	{ "status", request_status },
-	{ "wipe", request_wipe },
+	{ "status", request_status, true },
+	{ "wipe", request_wipe, true },
 };
 
 void peer_request(struct keeper_peer *peer, struct keeper_packet *packet)
@@ -478,6 +516,10 @@ void peer_request(struct keeper_peer *peer, struct keeper_packet *packet)
 	if ((packet->num_fds > 0) && (requests[i].fn != request_put)) {
 		peer_reject(peer, "Only put brings descriptors");
 		return;
+	}
+
+	if (requests[i].others_first) {
+		peer_others_first(peer);
 	}
 
 	/* What is left are the parameters, and all of them are looked at */

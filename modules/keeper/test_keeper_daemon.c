@@ -415,6 +415,7 @@ static void test_put_take(void **state)
 	assert_string_equal(list[0].label, "empty info");
 	assert_int_equal(list[0].num_fds, 1);
 	assert_true(list[0].age_ms < TIMEOUT_MS);
+	assert_int_equal(list[0].pid, getpid());
 	assert_string_equal(list[1].label, "c1");
 	assert_true(json_equal(list[1].info, info));
 	TALLOC_FREE(list);
@@ -528,6 +529,22 @@ static void test_many_fds(void **state)
 	}
 	assert_int_equal(status_int(kc, "fds"), num_fds);
 
+	assert_int_equal(keeper_copy(kc, kc, "many", NULL, &got, &num), 0);
+	assert_int_equal(num, num_fds);
+	for (i = 0; i < num_fds; i++) {
+		assert_int_equal(fstat(got[i], &st), 0);
+		assert_int_equal(st.st_ino, inodes[i]);
+	}
+
+	/* By itself, while all of both are there */
+	assert_int_equal(keeper_replace(kc, "many", NULL, got, num), 0);
+	assert_int_equal(status_int(kc, "holdings"), 1);
+	assert_int_equal(status_int(kc, "fds"), num_fds);
+	for (i = 0; i < num_fds; i++) {
+		close(got[i]);
+	}
+	TALLOC_FREE(got);
+
 	assert_int_equal(keeper_take(kc, kc, "many", NULL, &got, &num), 0);
 	assert_int_equal(num, num_fds);
 	for (i = 0; i < num_fds; i++) {
@@ -580,6 +597,10 @@ static void test_not_understood(void **state)
 		"{\"op\":\"put\",\"label\":\"a\",\"more\":0}",
 		"{\"op\":\"put\",\"label\":\"a\",\"more\":false,\"info\":[]}",
 		"{\"op\":\"put\",\"label\":\"a\",\"more\":false,\"x\":1}",
+		"{\"op\":\"put\",\"label\":\"h\",\"more\":false,"
+		"\"replace\":1}",
+		"{\"op\":\"copy\"}",
+		"{\"op\":\"copy\",\"label\":\"h\",\"x\":1}",
 		"{\"op\":\"drop\",\"label\":{}}",
 		"{\"op\":\"drop\",\"label\":\"h\",\"x\":1}",
 		"{\"op\":\"take\"}",
@@ -710,6 +731,7 @@ static void test_few_fds(void **state)
 	int fds[100];
 	int pipe_fds[2];
 	size_t i;
+	int held;
 
 	start_daemon(d, (struct start) { .max_fds = 64 });
 	kc = connect_as(d, "parent");
@@ -725,8 +747,22 @@ static void test_few_fds(void **state)
 
 	/* Nothing else has happened to us */
 	assert_int_equal(num_holdings(kc), 0);
-	close(put_pipe(kc, "h"));
+	held = put_pipe(kc, "h");
 	assert_int_equal(num_holdings(kc), 1);
+
+	/* Nor does it cost what should have been replaced */
+	make_pipe(pipe_fds);
+	for (i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = pipe_fds[1];
+	}
+	assert_int_equal(keeper_replace(kc, "h", NULL, fds, 100), EMFILE);
+	close(pipe_fds[1]);
+	wait_eof(pipe_fds[0]);
+	close(pipe_fds[0]);
+	assert_true(is_open(held));
+	take_and_close(kc, "h", 1);
+	wait_eof(held);
+	close(held);
 }
 
 struct objects {
@@ -829,6 +865,446 @@ static void test_take_confirmed(void **state)
 	assert_false(recv_ok(d, sock));
 	close(sock);
 	take_and_close(kc, "h", 1);
+}
+
+/* From here on it takes all that is sent at once, when continued */
+static void stop_daemon(struct daemon *d)
+{
+	int status = -1;
+
+	kill(d->pid, SIGSTOP);
+	assert_int_equal(waitpid(d->pid, &status, WUNTRACED), d->pid);
+	assert_true(WIFSTOPPED(status));
+}
+
+static const char *replace_more =
+	"{\"op\":\"put\",\"label\":\"h\",\"more\":true,\"replace\":true}";
+static const char *replace_last =
+	"{\"op\":\"put\",\"label\":\"h\",\"more\":false,\"replace\":true}";
+
+static void test_replace(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *kc = connect_as(d, "child");
+	struct keeper_holding *list = NULL;
+	json_t *info = json_pack("{s:s}", "client", "10.0.0.7:51234");
+	struct objects o;
+	size_t num = 0;
+	int fds[2];
+
+	/* None there: a put */
+	make_pipe(fds);
+	assert_int_equal(keeper_replace(kc, "h", info, &fds[1], 1), 0);
+	close(fds[1]);
+	take_and_close(kc, "h", 1);
+	wait_eof(fds[0]);
+	close(fds[0]);
+
+	/* No parent is here, yet nothing is destroyed */
+	put_objects(kc, &o);
+	close(put_pipe(kc, "other"));
+	make_pipe(fds);
+	assert_int_equal(keeper_put(kc, "h", info, &fds[1], 1), EEXIST);
+	assert_int_equal(keeper_replace(kc, "h", info, &fds[1], 1), 0);
+	close(fds[1]);
+	check_objects(&o, false);
+
+	assert_int_equal(keeper_list(d->frame, kc, &list, &num), 0);
+	assert_int_equal(num, 2);
+	assert_string_equal(list[0].label, "other");
+	assert_string_equal(list[1].label, "h");
+	assert_int_equal(list[1].num_fds, 1);
+	assert_true(json_equal(list[1].info, info));
+	assert_int_equal(status_int(kc, "fds"), 2);
+
+	/* What is in both does not end in between */
+	TALLOC_FREE(list);
+	close(fds[0]);
+	make_pipe(fds);
+	assert_int_equal(keeper_replace(kc, "h", NULL, &fds[1], 1), 0);
+	assert_int_equal(keeper_replace(kc, "h", NULL, &fds[1], 1), 0);
+	close(fds[1]);
+	assert_true(is_open(fds[0]));
+	take_and_close(kc, "h", 1);
+	wait_eof(fds[0]);
+	close(fds[0]);
+	json_decref(info);
+}
+
+/* The old one stays, whatever happens to what should have replaced it */
+static void test_replace_fails(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *kc = connect_as(d, "parent");
+	char *str = talloc_zero_array(d->frame, char, KEEPER_INFO_MAX + 1);
+	char *too_long = NULL;
+	int held = put_pipe(kc, "h");
+	int sock = connect_raw_hello(d);
+	int fds[2];
+	size_t i;
+
+	memset(str, 'a', KEEPER_INFO_MAX);
+	too_long = talloc_asprintf(d->frame,
+				   "{\"op\":\"put\",\"label\":\"h\","
+				   "\"more\":false,\"replace\":true,"
+				   "\"info\":{\"a\":\"%s\"}}",
+				   str);
+	{
+		const char *wrong[] = {
+			too_long,
+			/* One that does not replace */
+			"{\"op\":\"put\",\"label\":\"h\",\"more\":false}",
+			/* Not understood, and not connected any more */
+			"{\"op\":\"put\",\"label\":\"i\",\"more\":false,"
+			"\"replace\":true}",
+			NULL,
+		};
+
+		for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+			make_pipe(fds);
+			send_raw(sock, replace_more, &fds[1], 1);
+			assert_true(recv_ok(d, sock));
+			close(fds[1]);
+			assert_int_equal(num_holdings(kc), 1);
+			assert_true(is_open(fds[0]));
+
+			if (wrong[i] != NULL) {
+				send_raw(sock, wrong[i], NULL, 0);
+				assert_false(recv_ok(d, sock));
+			} else {
+				close(sock);
+			}
+			wait_eof(fds[0]);
+			close(fds[0]);
+			assert_int_equal(num_holdings(kc), 1);
+			assert_true(is_open(held));
+
+			if (i == 2) {
+				close(sock);
+				sock = connect_raw_hello(d);
+			}
+		}
+	}
+
+	/* It is being taken */
+	sock = connect_raw_hello(d);
+	send_raw(sock, "{\"op\":\"take\",\"label\":\"h\"}", NULL, 0);
+	assert_true(recv_ok(d, sock));
+	assert_int_equal(keeper_replace(kc, "h", NULL, NULL, 0), EBUSY);
+	send_raw(sock, replace_last, NULL, 0);
+	assert_false(recv_ok(d, sock));
+	close(sock);
+
+	/* A new program in between */
+	sock = connect_raw_hello(d);
+	make_pipe(fds);
+	send_raw(sock, replace_more, &fds[1], 1);
+	assert_true(recv_ok(d, sock));
+	kill(d->pid, SIGHUP);
+	wait_log(d, kc, "carries on");
+	assert_true(is_open(held));
+	send_raw(sock, replace_last, &fds[1], 1);
+	assert_true(recv_ok(d, sock));
+	close(fds[1]);
+	wait_eof(held);
+	close(held);
+	take_and_close(kc, "h", 2);
+	wait_eof(fds[0]);
+	close(fds[0]);
+	close(sock);
+}
+
+static void test_copy(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *parent = connect_as(d, "parent");
+	json_t *info = json_pack("{s:s}", "client", "10.0.0.7:51234");
+	json_t *got = NULL;
+	struct stat st, st2;
+	int *fds = NULL;
+	size_t num = 0;
+	int pipe_fds[2];
+	int i, sock;
+
+	make_pipe(pipe_fds);
+	assert_int_equal(keeper_put(parent, "h", info, pipe_fds, 2), 0);
+	assert_int_equal(fstat(pipe_fds[1], &st), 0);
+	close(pipe_fds[1]);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(
+			keeper_copy(parent, parent, "h", &got, &fds, &num), 0);
+		assert_int_equal(num, 2);
+		assert_true(json_equal(got, info));
+		json_decref(got);
+		assert_int_equal(fstat(fds[1], &st2), 0);
+		assert_int_equal(st.st_ino, st2.st_ino);
+		assert_int_equal(fcntl(fds[1], F_GETFD), FD_CLOEXEC);
+		close(fds[0]);
+		if (i == 0) {
+			close(fds[1]);
+			TALLOC_FREE(fds);
+		}
+	}
+	assert_int_equal(num_holdings(parent), 1);
+
+	/* The old one is dropped, what was copied is ours */
+	assert_int_equal(keeper_put(parent, "new", info, fds, 0), 0);
+	assert_int_equal(keeper_drop(parent, "h"), 0);
+	assert_int_equal(num_holdings(parent), 1);
+	assert_true(is_open(pipe_fds[0]));
+	close(fds[1]);
+	wait_eof(pipe_fds[0]);
+	close(pipe_fds[0]);
+
+	assert_int_equal(keeper_copy(parent, parent, "h", NULL, &fds, &num),
+			 ENOENT);
+
+	/* Who takes it may use it already */
+	sock = connect_raw_hello(d);
+	send_raw(sock, "{\"op\":\"take\",\"label\":\"new\"}", NULL, 0);
+	assert_true(recv_ok(d, sock));
+	assert_int_equal(keeper_copy(parent, parent, "new", NULL, &fds, &num),
+			 EBUSY);
+	close(sock);
+	json_decref(info);
+}
+
+/* Packets that wait to be sent keep nothing open */
+static void test_copy_dropped(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *parent = connect_as(d, "parent");
+	const size_t num_fds = KEEPER_PACKET_FDS * 20;
+	int *fds = talloc_array(d->frame, int, num_fds);
+	int copier = connect_raw_hello(d);
+	int dropper = connect_raw_hello(d);
+	struct keeper_packet *packet = NULL;
+	int pipe_fds[2];
+	json_int_t code;
+	size_t i;
+
+	make_pipe(pipe_fds);
+	for (i = 0; i < num_fds; i++) {
+		/* The first packets have arrived before it is dropped */
+		fds[i] = (i < num_fds - 1) ? pipe_fds[0] : pipe_fds[1];
+	}
+	assert_int_equal(keeper_put(parent, "h", NULL, fds, num_fds), 0);
+	close(pipe_fds[1]);
+
+	/*
+	 * Before it copies it does one thing that others have asked for. While
+	 * it sends it goes on with the next.
+	 */
+	stop_daemon(d);
+	send_raw(copier, "{\"op\":\"copy\",\"label\":\"h\"}", NULL, 0);
+	send_raw(dropper, "{\"op\":\"unguard\"}", NULL, 0);
+	send_raw(dropper, "{\"op\":\"drop\",\"label\":\"h\"}", NULL, 0);
+	kill(d->pid, SIGCONT);
+	assert_true(recv_ok(d, dropper));
+	assert_true(recv_ok(d, dropper));
+	wait_eof(pipe_fds[0]);
+	close(pipe_fds[0]);
+
+	do {
+		TALLOC_FREE(packet);
+		assert_int_equal(recv_raw(d, copier, &packet), 0);
+	} while (json_is_true(json_object_get(packet->json, "more")));
+	assert_true(json_is_false(json_object_get(packet->json, "ok")));
+	code = json_integer_value(json_object_get(packet->json, "errno"));
+	assert_int_equal(code, ESTALE);
+	TALLOC_FREE(packet);
+
+	/* That was the last, and the connection goes on */
+	send_raw(copier, "{\"op\":\"unguard\"}", NULL, 0);
+	assert_true(recv_ok(d, copier));
+	close(copier);
+	close(dropper);
+}
+
+/* A TCP connection that is established, of which the client's end is open */
+struct tcp {
+	int listener;
+	int client;
+};
+
+static void tcp_connect(struct tcp *tcp)
+{
+	struct sockaddr_in addr = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	socklen_t len = sizeof(addr);
+
+	tcp->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	tcp->client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(tcp->listener, (struct sockaddr *)&addr, len),
+			 0);
+	assert_int_equal(listen(tcp->listener, 1), 0);
+	assert_int_equal(
+		getsockname(tcp->listener, (struct sockaddr *)&addr, &len), 0);
+	assert_int_equal(connect(tcp->client, (struct sockaddr *)&addr, len),
+			 0);
+}
+
+static void tcp_close(struct tcp *tcp)
+{
+	close(tcp->listener);
+	close(tcp->client);
+}
+
+/*
+ * What a client's process does: it accepts the connection, gives it to the
+ * keeper, changes the holding and is killed. Returns its pid.
+ */
+static pid_t tcp_holder(struct daemon *d,
+			struct tcp *tcp,
+			const char *label,
+			json_t *info)
+{
+	int status = -1;
+	pid_t pid;
+
+	pid = fork();
+	assert_int_not_equal(pid, -1);
+	if (pid == 0) {
+		struct keeper_conn *kc = NULL;
+		int fd = accept(tcp->listener, NULL, NULL);
+		int ret;
+
+		ret = keeper_connect(
+			NULL, d->sockdir, "child", TIMEOUT_MS, &kc);
+		if (ret == 0) {
+			ret = keeper_put(kc, label, NULL, &fd, 1);
+		}
+		if (ret == 0) {
+			ret = keeper_replace(kc, label, info, &fd, 1);
+		}
+		if (ret == 0) {
+			raise(SIGKILL);
+		}
+		_exit(1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	return pid;
+}
+
+/* What is held for processes that have ended is closed for good by a drop */
+static void test_drop_is_end(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *parent = connect_as(d, "parent");
+	const char *drop = "{\"op\":\"drop\",\"label\":\"h\"}";
+	struct tcp tcp;
+	int *fds = NULL;
+	size_t num = 0;
+	int fd, child, sock;
+
+	tcp_connect(&tcp);
+	tcp_holder(d, &tcp, "h", NULL);
+	assert_int_equal(num_holdings(parent), 1);
+	assert_true(is_open(tcp.client));
+	assert_int_equal(keeper_drop(parent, "h"), 0);
+	wait_eof(tcp.client);
+	tcp_close(&tcp);
+
+	/* In a new program, and after it was copied */
+	tcp_connect(&tcp);
+	tcp_holder(d, &tcp, "h", NULL);
+	kill(d->pid, SIGHUP);
+	wait_log(d, parent, "carries on");
+	assert_int_equal(keeper_copy(parent, parent, "h", NULL, &fds, &num),
+			 0);
+	assert_int_equal(num, 1);
+	close(fds[0]);
+	assert_true(is_open(tcp.client));
+	assert_int_equal(keeper_drop(parent, "h"), 0);
+	wait_eof(tcp.client);
+	tcp_close(&tcp);
+
+	/* It was in the middle of changing the holding */
+	tcp_connect(&tcp);
+	fd = accept(tcp.listener, NULL, NULL);
+	child = connect_raw_hello(d);
+	assert_int_equal(keeper_put(parent, "h", NULL, &fd, 1), 0);
+	send_raw(child, replace_more, &fd, 1);
+	assert_true(recv_ok(d, child));
+	close(fd);
+	close(child);
+	assert_int_equal(keeper_drop(parent, "h"), 0);
+	wait_eof(tcp.client);
+	assert_int_equal(num_holdings(parent), 0);
+	tcp_close(&tcp);
+
+	/*
+	 * Its last packet was not read yet. The drop is sent before, so that
+	 * the keeper hears of it first.
+	 */
+	tcp_connect(&tcp);
+	fd = accept(tcp.listener, NULL, NULL);
+	sock = connect_raw_hello(d);
+	child = connect_raw_hello(d);
+	stop_daemon(d);
+	send_raw(sock, drop, NULL, 0);
+	send_raw(child, replace_last, &fd, 1);
+	close(child);
+	close(fd);
+	kill(d->pid, SIGCONT);
+	assert_true(recv_ok(d, sock));
+	wait_eof(tcp.client);
+	assert_int_equal(num_holdings(parent), 0);
+	tcp_close(&tcp);
+	close(sock);
+}
+
+/* smbd has crashed, all of it */
+static void test_parent_gone(void **state)
+{
+	struct daemon *d = *state;
+	struct keeper_conn *tool = connect_as(d, "tool");
+	struct keeper_conn *parent = connect_as(d, "parent");
+	json_t *info = json_pack("{s:s}", "client", "10.0.0.7:51234");
+	struct keeper_holding *list = NULL;
+	struct objects o;
+	struct tcp tcp;
+	size_t i, num = 0;
+	pid_t pid;
+
+	put_objects(parent, &o);
+	tcp_connect(&tcp);
+	pid = tcp_holder(d, &tcp, "c1", info);
+	assert_int_equal(status_int(tool, "held_seconds_left"), -1);
+	TALLOC_FREE(parent);
+	assert_in_range(status_int(tool, "held_seconds_left"), 30, 60);
+	assert_int_equal(num_holdings(tool), 2);
+
+	/* All that the next one needs is there, also in a new program */
+	parent = connect_as(d, "parent");
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(status_int(tool, "held_seconds_left"), -1);
+		assert_int_equal(keeper_list(d->frame, parent, &list, &num),
+				 0);
+		assert_int_equal(num, 2);
+		assert_string_equal(list[0].label, "h");
+		assert_int_equal(list[0].pid, getpid());
+		assert_string_equal(list[1].label, "c1");
+		assert_true(json_equal(list[1].info, info));
+		assert_int_equal(list[1].num_fds, 1);
+		assert_int_equal(list[1].pid, pid);
+		TALLOC_FREE(list);
+
+		kill(d->pid, SIGHUP);
+		wait_log(d, parent, "carries on");
+	}
+
+	assert_true(is_open(o.eof));
+	assert_true(is_open(tcp.client));
+	take_and_close(parent, "h", 3);
+	check_objects(&o, false);
+	take_and_close(parent, "c1", 1);
+	wait_eof(tcp.client);
+	tcp_close(&tcp);
+	json_decref(info);
 }
 
 static void test_drop_with_parent(void **state)
@@ -1265,8 +1741,9 @@ static void test_systemd(void **state)
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct stored s = { .num = 0 };
 	struct keeper_conn *kc = NULL;
+	struct keeper_holding *list = NULL;
 	struct objects o;
-	size_t i;
+	size_t i, num = 0;
 	const char *tdb = talloc_asprintf(d->frame, "%s/a.tdb", d->dir);
 
 	tdb_survives(tdb);
@@ -1303,6 +1780,9 @@ static void test_systemd(void **state)
 	kc = connect_as(d, "tool");
 	assert_in_range(status_int(kc, "held_seconds_left"), 900, 1000);
 	assert_true(tdb_survives(tdb));
+	assert_int_equal(keeper_list(d->frame, kc, &list, &num), 0);
+	assert_int_equal(num, 1);
+	assert_int_equal(list[0].pid, getpid());
 	take_and_close(kc, "h", 3);
 	check_objects(&o, false);
 }
@@ -1323,6 +1803,12 @@ int main(void)
 		TEST(test_no_keeper),
 		TEST(test_timeout),
 		TEST_STARTS(test_few_fds),
+		TEST(test_replace),
+		TEST(test_replace_fails),
+		TEST(test_copy),
+		TEST(test_copy_dropped),
+		TEST(test_drop_is_end),
+		TEST(test_parent_gone),
 		TEST(test_drop_with_parent),
 		TEST(test_drop_without_parent),
 		TEST(test_hold),

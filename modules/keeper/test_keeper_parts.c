@@ -305,7 +305,7 @@ static void test_peer_is_root(void **state)
 static void hold_fd(struct holdings *hs, int fd)
 {
 	struct keeper_packet packet = { .fds = &fd, .num_fds = 1 };
-	struct holding *h = holding_new(hs, "h");
+	struct holding *h = holding_new(hs, "h", getpid());
 
 	assert_non_null(h);
 	assert_int_equal(holding_append(h, &packet), 0);
@@ -340,6 +340,56 @@ static void test_drop_memory(void **state)
 	assert_int_equal(hs->num, 0);
 	assert_int_equal(hs->num_fds, 0);
 	close(fd);
+}
+
+/* Who replaces a holding has the objects of the old one in use */
+static void test_add_replaces(void **state)
+{
+	struct pair *p = *state;
+	struct holdings *hs = talloc_zero(p->frame, struct holdings);
+	char buf[4] = {};
+	int fd = make_memfd("key");
+	uint64_t id;
+	char c;
+
+	hold_fd(hs, dup(p->fds[0]));
+	id = hs->list->id;
+	assert_ptr_equal(holdings_find_id(hs, id), hs->list);
+	hold_fd(hs, dup(fd));
+	assert_int_equal(hs->num, 1);
+	assert_int_equal(hs->num_fds, 1);
+	assert_null(holdings_find_id(hs, id));
+	assert_int_equal(recv(p->fds[1], &c, 1, MSG_DONTWAIT), -1);
+
+	hold_fd(hs, dup(p->fds[0]));
+	assert_int_equal(hs->num, 1);
+	assert_int_equal(pread(fd, buf, 3, 0), 3);
+	assert_string_equal(buf, "key");
+	close(fd);
+}
+
+static void test_save_load(void **state)
+{
+	struct pair *p = *state;
+	struct holding *h = holding_new(p->frame, "h", 1234);
+	struct holding *loaded = NULL;
+	json_t *json = NULL;
+
+	h->since_ms = 42;
+	/* Without descriptors nothing has to be handed over */
+	json = holding_save(h, NULL);
+	loaded = holding_load(p->frame, json, NULL);
+	assert_non_null(loaded);
+	assert_string_equal(loaded->label, "h");
+	assert_int_equal(loaded->since_ms, 42);
+	assert_int_equal(loaded->pid, 1234);
+
+	/* From a program that did not know pids */
+	json_object_del(json, "pid");
+	loaded = holding_load(p->frame, json, NULL);
+	assert_non_null(loaded);
+	assert_int_equal(loaded->pid, 0);
+	json_decref(json);
 }
 
 /* A client's file is not ours to overwrite, though a tmpfs has seals too */
@@ -414,6 +464,8 @@ int main(void)
 		TEST(test_build_too_long),
 		TEST(test_recv_bad),
 		TEST(test_peer_is_root),
+		TEST(test_add_replaces),
+		TEST(test_save_load),
 		TEST(test_drop_memory),
 		TEST(test_drop_file),
 		TEST(test_drop_socket),
