@@ -29,6 +29,8 @@
 #include "options.h"
 #include "records.h"
 #include "process.h"
+#include "resume.h"
+#include "save.h"
 #include "keeper/keeper_client.h"
 #include "keeper/keeper_protocol.h"
 
@@ -537,6 +539,10 @@ static void ds_child_take_back(const char *label)
 	struct keeper_conn *keeper = NULL;
 	int ret;
 
+	if (ds_save_running() && (ds_save_hold() == 0)) {
+		TALLOC_FREE(frame);
+		return;
+	}
 	ret = keeper_connect(frame,
 			     ds_config_directory(frame),
 			     "child",
@@ -595,7 +601,7 @@ static NTSTATUS ds_child_hand_over(const char *label)
 			     DS_KEEPER_TIMEOUT_MS,
 			     &keeper);
 	if (ret == 0) {
-		ret = keeper_put(
+		ret = keeper_replace(
 			keeper, label, info, fds, 1 + cap->num_fds);
 	}
 	if (ret != 0) {
@@ -702,6 +708,17 @@ static void ds_child_capture(struct messaging_context *msg_ctx,
 	_exit(0);
 }
 
+/*
+ * Without a parent smbd ends. The next one can go on with what the keeper
+ * has, if nothing is taken down here.
+ */
+static void ds_child_orphan(void)
+{
+	if (ds_save_running()) {
+		_exit(0);
+	}
+}
+
 static void ds_child_handler(struct tevent_context *ev,
 			     struct tevent_fd *fde,
 			     uint16_t flags,
@@ -717,6 +734,7 @@ static void ds_child_handler(struct tevent_context *ev,
 	}
 	if (ret != 0) {
 		/* the parent has ended; Samba's own pipe tells as well */
+		ds_child_orphan();
 		TALLOC_FREE(ds_child->fde);
 		if (ds_child->term) {
 			exit_server_cleanly("termination signal");
@@ -759,6 +777,9 @@ bool ds_child_stop(struct smbd_server_connection *sconn)
 	 */
 	ret = ds_send(ds_child->fd, json_pack("{ss}", "op", "term"));
 	ds_child->term = (ret == 0);
+	if (ret != 0) {
+		ds_child_orphan();
+	}
 	return ds_child->term;
 }
 
@@ -808,6 +829,8 @@ static void ds_child_restored(struct tevent_context *ev,
 	struct smbXsrv_connection *xconn = NULL;
 	struct smbXsrv_connection *next = NULL;
 	struct ds_restore *restore = ds_child->restore;
+	struct smbXsrv_connection *whole_xconn = NULL;
+	size_t whole = 0;
 	NTTIME pause = ds_now() - restore->old->frozen;
 	json_t *lost = json_array();
 	json_t *report = NULL;
@@ -831,6 +854,10 @@ static void ds_child_restored(struct tevent_context *ev,
 		json_array_clear(lost);
 	}
 	(void)ds_send(ds_child->fd, report);
+	if (restore->resume != NULL) {
+		whole = restore->resume->whole;
+		whole_xconn = restore->resume->xconn;
+	}
 	TALLOC_FREE(ds_child->restore);
 
 	/*
@@ -850,6 +877,15 @@ static void ds_child_restored(struct tevent_context *ev,
 	}
 	ds_child_issue_all();
 
+	if (whole != 0) {
+		/* a PDU that had been read, and nothing had been done */
+		status = smbd_smb2_advance_incoming(whole_xconn, whole);
+		if (!NT_STATUS_IS_OK(status)) {
+			smbd_server_connection_terminate(whole_xconn,
+							 nt_errstr(status));
+		}
+	}
+
 	ds_child_thaw();
 }
 
@@ -865,6 +901,23 @@ static const char *ds_image_reason(int err)
 	default:
 		return strerror(err);
 	}
+}
+
+static const char *ds_child_resume(struct ds_restore *restore,
+				   struct ds_held *held)
+{
+	struct ds_resume *resume = talloc_zero(restore, struct ds_resume);
+	int ret;
+
+	if ((resume == NULL) || (held->num_fds != 3)) {
+		return "it was not held as it should be";
+	}
+	ret = ds_buffers_open(resume, held->fds[2], &resume->buffers);
+	if (ret != 0) {
+		return ds_image_reason(ret);
+	}
+	restore->resume = resume;
+	return NULL;
 }
 
 /*
@@ -890,11 +943,25 @@ static const char *ds_child_restore(struct smbXsrv_connection *xconn)
 	restore->fds[DS_FIRST_SOCKET] = -1;
 	ds_child->restore = restore;
 
-	ret = ds_image_open(restore, held->fds[0], &image);
+	if (held->live) {
+		const char *reason = ds_child_resume(restore, held);
+
+		if (reason != NULL) {
+			return reason;
+		}
+		ret = ds_image_open_live(restore, held->fds[0], &image);
+	} else {
+		ret = ds_image_open(restore, held->fds[0], &image);
+	}
 	if (ret != 0) {
 		return ds_image_reason(ret);
 	}
 	status = ds_restore_client(image, restore, xconn);
+	if (held->live && NT_STATUS_IS_OK(status)) {
+		/* when it was killed, not when the image was begun */
+		restore->old->frozen = held->since;
+		ds_buffers_wipe(restore->resume->buffers);
+	}
 
 	/* keys are in the session from here on */
 	ds_image_wipe(image);
@@ -963,8 +1030,10 @@ void ds_child_start(struct smbd_server_connection *sconn,
 		exit_server("messaging_register failed");
 	}
 
+	(void)ds_save_create(sconn);
 	if (ds_child->held == NULL) {
 		ds_first_read_timeout(xconn);
+		(void)ds_save_start(sconn);
 		return;
 	}
 
@@ -977,6 +1046,8 @@ void ds_child_start(struct smbd_server_connection *sconn,
 		ds_child_failed(reason);
 		exit_server_cleanly("cannot be restored");
 	}
+
+	(void)ds_save_start(sconn);
 
 	/*
 	 * Everybody's locks must be back before anybody can ask for one.

@@ -24,20 +24,35 @@
 #include "system/network.h"
 #include "system/filesys.h"
 #include <sys/epoll.h>
+#include "keeper/keeper_client.h"
 #include "keeper/keeper_protocol.h"
 #include "options.h"
 #include "parent.h"
+#include "save.h"
 
 struct ds_parent *ds_parent;
 
 /* Peers that are read before other events have their turn */
 #define DS_PEER_EVENTS 64
 
-static int ds_peer_destructor(struct ds_peer *peer)
+void ds_peer_close(struct ds_peer *peer)
 {
+	if (peer->fd == -1) {
+		return;
+	}
 	/* closing is not enough while another process has a copy */
 	(void)epoll_ctl(peer->parent->peers_fd, EPOLL_CTL_DEL, peer->fd, NULL);
 	close(peer->fd);
+	peer->fd = -1;
+}
+
+static int ds_peer_destructor(struct ds_peer *peer)
+{
+	ds_peer_close(peer);
+	TALLOC_FREE(peer->end_fde);
+	if (peer->end_fd != -1) {
+		close(peer->end_fd);
+	}
 	DLIST_REMOVE(peer->parent->peers, peer);
 	return 0;
 }
@@ -100,10 +115,42 @@ static void ds_peer_packet(struct ds_peer *peer, json_t *json)
 		}
 	} else if (strequal(op, "status")) {
 		ds_admin_peer_status(peer, json_object_get(json, "connection"));
+	} else if ((peer->victim != NULL) || (peer->resumed != 0)) {
+		ds_crash_peer(peer, op, json);
 	} else if (peer->returning) {
 		ds_return_peer(peer, op, json);
 	} else {
 		ds_stop_peer(peer, op, json);
+	}
+}
+
+/*
+ * While the keeper has a duplicate of its socket the client sees no end.
+ */
+static void ds_peer_forget(struct ds_peer *peer)
+{
+	struct ds_parent *parent = peer->parent;
+	char label[32];
+
+	if ((parent->keeper == NULL) || (peer->state == DS_PEER_HELD)) {
+		return;
+	}
+	snprintf(label, sizeof(label), "client-%d", (int)peer->pid);
+	(void)keeper_drop(parent->keeper, label);
+}
+
+void ds_peer_ended(struct ds_peer *peer)
+{
+	struct ds_parent *parent = peer->parent;
+
+	ds_peer_forget(peer);
+	ds_return_peer(peer, "gone", NULL);
+	ds_admin_peer_gone(peer);
+	ds_stop_peer(peer, "gone", NULL);
+	TALLOC_FREE(peer);
+	if (parent->stop == NULL) {
+		/* it may have been kept as a zombie */
+		parent->smbd->reap();
 	}
 }
 
@@ -118,10 +165,9 @@ static void ds_peer_read(struct ds_peer *peer)
 	}
 	if (ret != 0) {
 		/* the process has ended, or is about to */
-		ds_return_peer(peer, "gone", NULL);
-		ds_admin_peer_gone(peer);
-		ds_stop_peer(peer, "gone", NULL);
-		TALLOC_FREE(peer);
+		if (!ds_crash_begin(peer)) {
+			ds_peer_ended(peer);
+		}
 		return;
 	}
 	ds_peer_packet(peer, packet->json);
@@ -170,7 +216,9 @@ static void ds_parent_leave(struct ds_parent *parent)
 	TALLOC_FREE(parent->peers_fde);
 	close(parent->peers_fd);
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		close(peer->fd);
+		if (peer->fd != -1) {
+			close(peer->fd);
+		}
 	}
 	for (i = 0; i < parent->num_listeners; i++) {
 		if (parent->listeners[i] != -1) {
@@ -197,6 +245,8 @@ static struct ds_peer *ds_peer_create(struct ds_parent *parent, int fd)
 	*peer = (struct ds_peer) {
 		.parent = parent,
 		.fd = fd,
+		.end_fd = -1,
+		.born = time(NULL),
 	};
 	DLIST_ADD_END(parent->peers, peer);
 	talloc_set_destructor(peer, ds_peer_destructor);
@@ -371,6 +421,9 @@ static void ds_hook_start(struct tevent_context *ev,
 	}
 	/* those that were kept are innocent of a wrong option */
 	ds_return_begin(ds_parent);
+	if (ds_parent->config_ok && (ds_parent->keeper != NULL)) {
+		(void)ds_guard(ds_parent);
+	}
 }
 
 static void ds_hook_ready(void)
@@ -432,6 +485,16 @@ static int ds_hook_listener(const struct sockaddr_storage *ss, uint16_t port)
 	return -1;
 }
 
+/*
+ * An end without anybody who is kept: the next smbd begins anew.
+ */
+static void ds_unguard(struct ds_parent *parent)
+{
+	if (parent->keeper != NULL) {
+		(void)keeper_unguard(parent->keeper);
+	}
+}
+
 static bool ds_hook_stop(void)
 {
 	struct ds_parent *parent = ds_parent;
@@ -445,12 +508,14 @@ static bool ds_hook_stop(void)
 		return true;
 	}
 	if (parent->config->on_stop == DS_ON_STOP_DROP) {
+		ds_unguard(parent);
 		return false;
 	}
 	error = ds_stop_begin(
 		parent, parent->config->drain_timeout, true, NULL, NULL);
 	if (error != NULL) {
 		DBG_ERR("Clients will be cut off: %s\n", error);
+		ds_unguard(parent);
 		return false;
 	}
 	return true;
@@ -466,4 +531,11 @@ const struct smbd_durable_hooks ds_process_hooks = {
 	.child_stop = ds_child_stop,
 	.child_may_read = ds_child_may_read,
 	.child_progress = ds_child_progress,
+	.child_buffer = ds_save_buffer,
+	.child_reading = ds_save_reading,
+	.child_received = ds_save_received,
+	.child_started = ds_save_started,
+	.child_completed = ds_save_completed,
+	.child_exit = ds_save_exit,
+	.parent_zombie = ds_crash_zombie,
 };

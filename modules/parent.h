@@ -62,6 +62,16 @@ struct ds_peer {
 	bool returning;
 	/* an answer to "status" is awaited */
 	bool asked;
+
+	/* crash.c: its end is awaited, to see which it was */
+	int end_fd;
+	struct tevent_fd *end_fde;
+	/* it takes over from this one, which is dead */
+	struct ds_peer *victim;
+	/* it did so from this one, and has not reported */
+	pid_t resumed;
+	time_t born;
+	unsigned int num_crashes;
 };
 
 struct ds_parent {
@@ -117,6 +127,23 @@ void ds_peer_send(struct ds_peer *peer, json_t *json);
  */
 int ds_peers_handle(struct ds_parent *parent, int msec);
 
+/* A process has ended, and it is not to be gone on with */
+void ds_peer_ended(struct ds_peer *peer);
+/* Its end of the socket pair is closed */
+void ds_peer_close(struct ds_peer *peer);
+
+/* crash.c */
+
+/* The hook parent_zombie */
+bool ds_crash_zombie(pid_t pid, int code);
+/*
+ * A process has ended somehow. False: ds_peer_ended() is the caller's, else
+ * peer is looked after.
+ */
+bool ds_crash_begin(struct ds_peer *peer);
+/* A process that takes over said something */
+void ds_crash_peer(struct ds_peer *peer, const char *op, json_t *json);
+
 /* keeper.c */
 
 /*
@@ -152,12 +179,21 @@ void ds_stop_forget(struct ds_parent *parent, void *private_data);
 /* SIGTERM while smbd is about to end: then it has to */
 void ds_stop_signal(struct ds_parent *parent);
 void ds_stop_keeper_gone(struct ds_parent *parent);
+/* The keeper sees to it that no new smbd wipes the databases. 0 or an errno */
+int ds_guard(struct ds_parent *parent);
 /* A child said something about its state, or ended */
 void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json);
 
 /* return.c */
 
 void ds_return_begin(struct ds_parent *parent);
+/*
+ * fork() a process that serves what is held. Its descriptors stay the
+ * caller's.
+ */
+pid_t ds_return_fork(struct ds_parent *parent,
+		     struct ds_held *held,
+		     const char *client);
 /* A child that is being brought back said something */
 void ds_return_peer(struct ds_peer *peer, const char *op, json_t *json);
 void ds_return_gone(struct ds_peer *peer);

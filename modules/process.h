@@ -75,6 +75,9 @@ struct ds_held {
 	/* the image and the sockets and files that belong to it */
 	int *fds;
 	size_t num_fds;
+	/* its process was killed, at this NTTIME as far as known */
+	bool live;
+	uint64_t since;
 };
 
 /* Close those that nobody has taken out (-1). held may be NULL. */

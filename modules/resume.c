@@ -298,7 +298,7 @@ NTSTATUS ds_resume_received(struct ds_restore *restore, DATA_BLOB data)
 	struct ds_received r;
 	const uint8_t *old = NULL;
 	uint8_t *pdu = NULL;
-	uint8_t *buf = NULL;
+	const uint8_t *buf = NULL;
 	NTSTATUS status;
 
 	if ((resume == NULL) || (resume->xconn == NULL) ||

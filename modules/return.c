@@ -26,6 +26,8 @@
 #include "lib/util/server_id.h"
 #include "lib/util/server_id_db.h"
 #include "messages.h"
+#include "system/select.h"
+#include <sys/pidfd.h>
 #include "lib/util/util_process.h"
 #include "librpc/gen_ndr/ndr_smbXsrv.h"
 #include "librpc/gen_ndr/ndr_open_files.h"
@@ -41,11 +43,16 @@
  * belongs to another one.
  */
 
+/* How long a process may take to see that its parent has ended */
+#define DS_OLD_WAIT_MSEC 1000
+
 /* How long notifyd may take to start */
 #define DS_NOTIFYD_WAIT_MSEC 2000
 
 struct ds_return {
 	bool restart;
+	/* smbd was killed, with all or some of its processes */
+	bool crashed;
 	/* the keeper was connected to once more */
 	bool reconnected;
 	/* processes that have not said "restored" */
@@ -93,7 +100,7 @@ static void ds_return_check(struct ds_parent *parent)
 		return;
 	}
 
-	if (ret->restart) {
+	if (ret->restart || ret->crashed) {
 		DBG_ERR("smbd was restarted: %u connections go on after "
 			"%" JSON_INTEGER_FORMAT " ms at most, "
 			"%" JSON_INTEGER_FORMAT " connections or handles "
@@ -107,7 +114,8 @@ static void ds_return_check(struct ds_parent *parent)
 			strftime(buf, sizeof(buf), "%Y-%m-%dT%H:%M:%SZ", tm);
 		}
 		event = json_pack("{ss ss sI sI sI sI sO}",
-				  "kind", "restart",
+				  "kind",
+				  ret->restart ? "restart" : "crash",
 				  "time", buf,
 				  "pid", (json_int_t)getpid(),
 				  "connections",
@@ -258,16 +266,51 @@ static struct ds_held *ds_return_take(struct ds_parent *parent,
 	return NULL;
 }
 
+pid_t ds_return_fork(struct ds_parent *parent,
+		     struct ds_held *held,
+		     const char *client)
+{
+	struct tevent_context *ev = parent->ev;
+	struct messaging_context *msg_ctx = parent->msg_ctx;
+	int sock = held->fds[1];
+	pid_t pid;
+
+	/* the client's name is the parent's memory */
+	pid = ds_parent_fork(parent, held);
+	if (pid == 0) {
+		ds_return_child(ev, msg_ctx, sock, client);
+	}
+	if (pid > 0) {
+		parent->smbd->add_child(pid);
+	}
+	return pid;
+}
+
+/*
+ * A process whose parent was killed ends by itself when it sees that.
+ */
+static void ds_return_end_old(pid_t pid)
+{
+	struct pollfd pfd = { .events = POLLIN, };
+
+	if (pid <= 0) {
+		return;
+	}
+	pfd.fd = pidfd_open(pid, 0);
+	if (pfd.fd == -1) {
+		return;
+	}
+	(void)poll(&pfd, 1, DS_OLD_WAIT_MSEC);
+	close(pfd.fd);
+}
+
 static void ds_return_one(struct ds_parent *parent,
 			  const struct keeper_holding *holding)
 {
 	struct ds_return *ret = parent->ret;
-	struct tevent_context *ev = parent->ev;
-	struct messaging_context *msg_ctx = parent->msg_ctx;
 	const char *client = ds_json_string(holding->info, "client");
 	struct ds_held *held = NULL;
 	pid_t pid;
-	int sock;
 
 	if (client == NULL) {
 		client = "?";
@@ -283,13 +326,16 @@ static void ds_return_one(struct ds_parent *parent,
 	if (held == NULL) {
 		return;
 	}
-	sock = held->fds[1];
+	held->live = json_is_true(json_object_get(holding->info, "live"));
+	if (held->live) {
+		struct timeval now = timeval_current();
 
-	/* the client's name is the parent's memory */
-	pid = ds_parent_fork(parent, held);
-	if (pid == 0) {
-		ds_return_child(ev, msg_ctx, sock, client);
+		held->since = timeval_to_nttime(&now);
+		ret->crashed = true;
+		ds_return_end_old(holding->pid);
 	}
+
+	pid = ds_return_fork(parent, held, client);
 	ds_held_close(held);
 	TALLOC_FREE(held);
 
@@ -297,7 +343,6 @@ static void ds_return_one(struct ds_parent *parent,
 		ds_return_lost(ret, client, "no process could be started");
 		return;
 	}
-	parent->smbd->add_child(pid);
 	ret->num_restoring += 1;
 	ret->num_pending += 1;
 }
@@ -466,14 +511,9 @@ void ds_return_begin(struct ds_parent *parent)
 
 	ds_return_wait(parent);
 
-	if (ret->restart) {
+	if (ret->restart || ret->crashed) {
 		(void)smbXsrv_open_global_traverse(
 			ds_return_scavenger_fn, NULL);
-	}
-
-	if (parent->keeper != NULL) {
-		/* smbd has the databases open itself */
-		(void)keeper_unguard(parent->keeper);
 	}
 
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {

@@ -78,6 +78,7 @@ struct ds_stop {
 	/* notifyd has not answered yet */
 	bool pinged;
 	/* and may end before it does */
+	pid_t notifyd_pid;
 	int notifyd_fd;
 	struct tevent_fd *notifyd_fde;
 	unsigned int num_held;
@@ -156,9 +157,6 @@ static void ds_stop_abort(struct ds_stop *stop, const char *reason)
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
 		peer->state = DS_PEER_RUNNING;
 		ds_peer_send(peer, json_pack("{ss}", "op", "thaw"));
-	}
-	if (parent->keeper != NULL) {
-		(void)keeper_unguard(parent->keeper);
 	}
 	parent->smbd->listeners(ds_stop_listener_on, NULL);
 
@@ -331,7 +329,12 @@ static void ds_stop_barrier(struct ds_stop *stop)
 	NTSTATUS status;
 
 	/* readable when the process has ended, also as a zombie */
-	stop->notifyd_fd = pidfd_open(procid_to_pid(&notifyd), 0);
+	stop->notifyd_pid = procid_to_pid(&notifyd);
+	if (stop->notifyd_pid <= 0) {
+		/* it has ended, and the next one is not there yet */
+		return;
+	}
+	stop->notifyd_fd = pidfd_open(stop->notifyd_pid, 0);
 	if (stop->notifyd_fd == -1) {
 		return;
 	}
@@ -477,20 +480,19 @@ static void ds_stop_reap(pid_t pid)
  */
 static void ds_stop_notifyd_end(struct ds_stop *stop)
 {
-	struct server_id notifyd = stop->parent->smbd->notifyd();
-	pid_t pid = procid_to_pid(&notifyd);
 	struct pollfd pfd = { .fd = stop->notifyd_fd, .events = POLLIN, };
 	int ret;
 
 	if (stop->notifyd_fd == -1) {
 		return;
 	}
-	(void)kill(pid, SIGTERM);
+	/* not by its number, which may be another's or nobody's by now */
+	(void)pidfd_send_signal(stop->notifyd_fd, SIGTERM, NULL, 0);
 	ret = poll(&pfd, 1, DS_NOTIFYD_END_MSEC);
 	if (ret <= 0) {
-		(void)kill(pid, SIGKILL);
+		(void)pidfd_send_signal(stop->notifyd_fd, SIGKILL, NULL, 0);
 	}
-	ds_stop_reap(pid);
+	ds_stop_reap(stop->notifyd_pid);
 }
 
 /*
@@ -584,7 +586,7 @@ void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
 	ds_stop_next(stop);
 }
 
-static int ds_stop_guard(struct ds_parent *parent)
+int ds_guard(struct ds_parent *parent)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
 	/* all that is cleared when the first smbd opens it */
@@ -672,7 +674,7 @@ const char *ds_stop_begin(struct ds_parent *parent,
 	};
 	talloc_set_destructor(stop, ds_stop_destructor);
 
-	ret = ds_stop_guard(parent);
+	ret = ds_guard(parent);
 	if (ret != 0) {
 		TALLOC_FREE(stop);
 		return keeper_error(parent->keeper);
