@@ -1237,13 +1237,13 @@ static void test_drop_is_end(void **state)
 	tcp_close(&tcp);
 
 	/*
-	 * Its last packet was not read yet. The drop is sent before, so that
-	 * the keeper hears of it first.
+	 * Its last packet was not read yet. The drop is sent before, and on the
+	 * connection that was served last, so that epoll(2) tells of it first.
 	 */
 	tcp_connect(&tcp);
 	fd = accept(tcp.listener, NULL, NULL);
-	sock = connect_raw_hello(d);
 	child = connect_raw_hello(d);
+	sock = connect_raw_hello(d);
 	stop_daemon(d);
 	send_raw(sock, drop, NULL, 0);
 	send_raw(child, replace_last, &fd, 1);
