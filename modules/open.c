@@ -310,7 +310,8 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 	fsp->fsp_flags.is_fsa = true;
 
 	if (br_lck != NULL) {
-		ok = brl_adopt(fsp, br_lck, old);
+		ok = brl_adopt(
+			fsp, br_lck, old, state->restore->resume == NULL);
 		if (!ok) {
 			state->status = NT_STATUS_INTERNAL_DB_ERROR;
 			return;

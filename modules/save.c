@@ -82,7 +82,7 @@ static bool ds_saves(const struct smbXsrv_connection *xconn)
  */
 static void ds_save_stop(const char *reason)
 {
-	DBG_WARNING("The client will not survive a crash: %s\n", reason);
+	DBG_NOTICE("The client will not survive a crash: %s\n", reason);
 	if (ds_save->image != NULL) {
 		ds_image_wipe(ds_save->image);
 	}
@@ -280,9 +280,14 @@ static int ds_save_put_queue(void)
  */
 static int ds_save_all(void)
 {
+	const char *reason = NULL;
 	NTSTATUS status;
 	int ret;
 
+	if (ds_protection(ds_save->sconn, &reason) == DS_UNPROTECTED) {
+		ds_save_stop(reason);
+		return 0;
+	}
 	ds_save->rewrite = false;
 	ds_image_rewrite(ds_save->image);
 
@@ -315,6 +320,9 @@ static int ds_save_all(void)
  */
 static void ds_save_commit(int ret)
 {
+	if (!ds_save_running()) {
+		return;
+	}
 	if (ret != 0) {
 		ds_save_stop(strerror(ret));
 		return;
@@ -647,7 +655,9 @@ static int ds_save_put_entry(struct smbd_smb2_send_queue *e)
 	size_t length = iov_buflen(e->vector, e->count);
 	int ret;
 
-	if ((req != NULL) && (&req->queue_entry == e) && (req->in.vector_count != 0)) {
+	if ((req != NULL) && (&req->queue_entry == e) &&
+	    (req->in.vector_count != 0))
+	{
 		ret = ds_save_put_answer(req);
 	} else {
 		ret = ds_save_put_interim();
@@ -892,7 +902,7 @@ int ds_save_start(struct smbd_server_connection *sconn)
 	if (ret != 0) {
 		goto fail;
 	}
-	ds_image_commit(ds_save->image);
+	ds_save_commit(0);
 	ret = ds_save_hold();
 	if (ret != 0) {
 		goto fail;
