@@ -485,13 +485,18 @@ static int ds_hook_listener(const struct sockaddr_storage *ss, uint16_t port)
 	return -1;
 }
 
-/*
- * An end without anybody who is kept: the next smbd begins anew.
- */
-static void ds_unguard(struct ds_parent *parent)
+void ds_drop_all(struct ds_parent *parent)
 {
+	struct ds_peer *peer = NULL;
+
 	if (parent->keeper != NULL) {
-		(void)keeper_unguard(parent->keeper);
+		(void)keeper_wipe(parent->keeper);
+	}
+	/* what they find when they see that there is no parent any more */
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		if (peer->fd != -1) {
+			ds_peer_send(peer, json_pack("{ss}", "op", "exit"));
+		}
 	}
 }
 
@@ -508,14 +513,14 @@ static bool ds_hook_stop(void)
 		return true;
 	}
 	if (parent->config->on_stop == DS_ON_STOP_DROP) {
-		ds_unguard(parent);
+		ds_drop_all(parent);
 		return false;
 	}
 	error = ds_stop_begin(
 		parent, parent->config->drain_timeout, true, NULL, NULL);
 	if (error != NULL) {
 		DBG_ERR("Clients will be cut off: %s\n", error);
-		ds_unguard(parent);
+		ds_drop_all(parent);
 		return false;
 	}
 	return true;

@@ -127,6 +127,11 @@ void ds_peer_send(struct ds_peer *peer, json_t *json);
  */
 int ds_peers_handle(struct ds_parent *parent, int msec);
 
+/*
+ * smbd ends without anybody who is kept: clients' processes clean up, the
+ * next smbd begins anew.
+ */
+void ds_drop_all(struct ds_parent *parent);
 /* A process has ended, and it is not to be gone on with */
 void ds_peer_ended(struct ds_peer *peer);
 /* Its end of the socket pair is closed */

@@ -33,7 +33,8 @@
 #include "save.h"
 #include "stream.h"
 
-#define DS_KEEPER_TIMEOUT_MS 5000
+/* A keeper that does not answer must not keep clients waiting */
+#define DS_KEEPER_TIMEOUT_MS 1000
 
 /* A request that is not answered, or its answer is not saved */
 struct ds_save_request {

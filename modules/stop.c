@@ -166,6 +166,7 @@ static void ds_stop_abort(struct ds_stop *stop, const char *reason)
 	TALLOC_FREE(stop);
 
 	if (sigterm) {
+		ds_drop_all(parent);
 		exit_server_cleanly("termination signal");
 	}
 }
