@@ -41,27 +41,21 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, "lib"), os.path.join(HERE, "demo")]
-from server import (PASSWORD, PORT, USER, Server, alive, end_cleanly,
-                    import_bindings, program, wait_until)
-
-import_bindings()
+sys.path[:0] = [os.path.join(HERE, "lib")]
+from server import (PASSWORD, PORT, USER, alive, end_cleanly, program,
+                    wait_until)
+# with Samba's modules
+from operation import Result, TestCase
 import smb2
 from samba import NTSTATUSError
 from samba.credentials import DONT_USE_KERBEROS, Credentials
-from samba.ntstatus import (NT_STATUS_FILE_LOCK_CONFLICT,
-                            NT_STATUS_LOCK_NOT_GRANTED,
-                            NT_STATUS_NETWORK_NAME_DELETED,
+from samba.ntstatus import (NT_STATUS_NETWORK_NAME_DELETED,
                             NT_STATUS_PIPE_DISCONNECTED,
                             NT_STATUS_USER_SESSION_DELETED)
 from samba.samba3 import libsmb_samba_internal as libsmb
 from samba.samba3 import param
 
 ADDRESS = os.environ.get("DS_ADDRESS", "127.0.0.65")
-EXCLUSIVE = smb2.LOCK_EXCLUSIVE | smb2.FAIL_IMMEDIATELY
-FULL = smb2.LEASE_READ | smb2.LEASE_WRITE | smb2.LEASE_HANDLE
-# How long a client may take to notice that it was cut off
-NOTICE_SECONDS = 15
 # ds_record_type
 RECORD_SESSION, RECORD_OPEN = 3, 5
 # A second user, known to every system
@@ -80,140 +74,8 @@ def record_sum(head, data):
     return struct.pack("=I", result % 2 ** 32)
 
 
-class Worker(smb2.Client):
-    """A client that has a locked file, one with a lease, and watches the
-    directory that has its name."""
-
-    def __init__(self, share, name, user=USER):
-        super().__init__(ADDRESS, PORT, share, user, PASSWORD)
-        self.key = name.encode().ljust(16)
-        self.count = 0
-        self.locked, _ = self.open(f"{name}.locked")
-        self.lock(self.locked, 0, 10, EXCLUSIVE)
-        self.leased, lease = self.open(f"{name}.leased", lease_key=self.key,
-                                       lease=FULL)
-        if lease != FULL:
-            raise AssertionError(f"lease {smb2.lease_name(lease)}")
-        directory, _ = self.open(name, smb2.LIST_DIRECTORY, directory=True)
-        self.watch = self.watch_send(directory)
-
-    def work(self):
-        """Goes on with the handles; raises what smb2.Client raises."""
-        self.count += 1
-        data = f"{self.count} times".encode()
-        for handle in (self.locked, self.leased):
-            self.write(handle, 0, data)
-            if self.read(handle, 0, len(data)) != data:
-                raise AssertionError("read something else than was written")
-
-    def cut_off(self, seconds=NOTICE_SECONDS):
-        """True if the connection ends, now or soon; nothing is sent."""
-        try:
-            while self._readable(seconds):
-                self._receive()
-        except smb2.Disconnected:
-            return True
-        return False
-
-    def tree_connect(self, share):
-        """One more tree connect; the former one's id is returned."""
-        former, self._tree = self._tree, 0
-        path = f"\\\\{ADDRESS}\\{share}".encode("utf-16-le")
-        self.call(smb2.TREE_CONNECT,
-                  struct.pack("<HHHH", 9, 0, 72, len(path)) + path)
-        return former
-
-    def use_tree(self, tree):
-        former, self._tree = self._tree, tree
-        return former
-
-    def login(self, user, share):
-        """One more session with a tree connect; the former ones' ids are
-        returned."""
-        former = self._session, self._tree
-        self._session = self._tree = 0
-        self._login(user, PASSWORD)
-        self.tree_connect(share)
-        return former
-
-    def use_session(self, ids):
-        former = self._session, self._tree
-        self._session, self._tree = ids
-        return former
-
-
-class TestOperation(unittest.TestCase):
-    def setUp(self):
-        print(f"{self.id().rpartition('.')[2]}: {self.shortDescription()}",
-              flush=True)
-        self.clients = []
-        self.server = self.enterContext(Server("DSOPERATION", ADDRESS))
-        self.addCleanup(self.close_clients)
-        # not more than one wants to read
-        self.server.option("log level = 1")
-
-    def close_clients(self):
-        for client in self.clients:
-            client.close()
-
-    def client(self, share="durable", name="worker", user=USER):
-        watched = self.server.path(share, name)
-        os.mkdir(watched)
-        os.chmod(watched, 0o777)
-        client = Worker(share, name, user)
-        self.clients.append(client)
-        return client
-
-    def connection(self, client):
-        """What the status says of one client."""
-        found = [c for c in self.server.status()["connections"]
-                 if c["client"].endswith(f":{client.port}")]
-        self.assertEqual(len(found), 1)
-        return found[0]
-
-    def assert_protected(self, client, wanted, reason=""):
-        connection = self.connection(client)
-        self.assertEqual(connection["protected"], wanted, connection)
-        self.assertIn(reason, connection["reason"])
-
-    def assert_lives(self, client):
-        """And all that it had."""
-        client.work()
-        rival = smb2.Client(ADDRESS, PORT, "durable", USER, PASSWORD)
-        self.clients.append(rival)
-        name = client.key.decode().strip()
-        handle, _ = rival.open(f"{name}.locked")
-        with self.assertRaises(smb2.SMBError) as caught:
-            rival.lock(handle, 0, 10, EXCLUSIVE)
-        self.assertIn(caught.exception.status,
-                      (NT_STATUS_LOCK_NOT_GRANTED,
-                       NT_STATUS_FILE_LOCK_CONFLICT))
-        if client.watch is None:
-            return
-        self.assertFalse(client.answered(client.watch, 0),
-                         "there was nothing to see")
-        rival.open(f"{name}\\new")
-        self.assertEqual(client.watch_wait(client.watch), ["new"])
-        client.watch = None
-
-    def assert_cut_off(self, client):
-        self.assertTrue(client.cut_off(), "the connection is still there")
-
-    def assert_nothing_left(self, client):
-        """Others get what it had, and none has to wait for it."""
-        name = client.key.decode().strip()
-        rival = smb2.Client(ADDRESS, PORT, "durable", USER, PASSWORD)
-        self.clients.append(rival)
-        handle, _ = rival.open(f"{name}.locked")
-        rival.lock(handle, 0, 10, EXCLUSIVE)
-        _, lease = rival.open(f"{name}.leased", lease_key=b"rival".ljust(16),
-                              lease=FULL)
-        self.assertEqual(lease, FULL)
-
-    def assert_refused(self, status, function, *args):
-        with self.assertRaises(smb2.SMBError) as caught:
-            function(*args)
-        self.assertEqual(caught.exception.status, status, caught.exception)
+class TestOperation(TestCase):
+    NAME, ADDRESS = "DSOPERATION", ADDRESS
 
     # ways to restart
 
@@ -715,23 +577,6 @@ class TestOperation(unittest.TestCase):
     def test_share_forbidden(self):
         """A share that the user may no longer use: the other one lives"""
         self.two_shares(lambda conf: conf + "\tvalid users = nobody\n")
-
-
-class Result(unittest.TextTestResult):
-    """Shows the server's log while it is there."""
-
-    def addError(self, test, err):
-        super().addError(test, err)
-        self.show_log(test)
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        self.show_log(test)
-
-    def show_log(self, test):
-        print("FAILED, end of the server's log:")
-        for line in test.server.log().splitlines()[-40:]:
-            print("    " + line, flush=True)
 
 
 if __name__ == "__main__":
