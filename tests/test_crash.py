@@ -70,6 +70,30 @@ class TestCrash(TestCase):
     NAME = "DSCRASH"
     ADDRESS = os.environ.get("DS_ADDRESS", "127.0.0.67")
 
+    def setUp(self):
+        super().setUp()
+        # the same as of samba-tool, which takes its time to start
+        self.server.status = self.status
+
+    def status(self):
+        with self.control() as control:
+            return self.ask(control)
+
+    def control(self):
+        control = socket.socket(socket.AF_UNIX)
+        control.settimeout(20)
+        control.connect(self.server.path("lock", "durable_state", "control"))
+        return control
+
+    def ask(self, control):
+        control.sendall(b'{"command": "status"}\n')
+        text = b""
+        while not text.endswith(b"\n"):
+            data = control.recv(MIB)
+            self.assertTrue(data, "the control socket was closed")
+            text += data
+        return json.loads(text)
+
     def pid(self, client):
         return self.connection(client)["pid"]
 
@@ -278,29 +302,11 @@ class TestCrash(TestCase):
 
     # transfers
 
-    def smbclient_pid(self, control):
-        """Of the process that serves it, if there is one."""
-        control.sendall(b'{"command": "status"}\n')
-        text = b""
-        while not text.endswith(b"\n"):
-            data = control.recv(MIB)
-            self.assertTrue(data, "the control socket was closed")
-            text += data
-        connections = json.loads(text)["connections"]
-        return connections[0]["pid"] if len(connections) == 1 else None
-
-    def control(self):
-        control = socket.socket(socket.AF_UNIX)
-        self.addCleanup(control.close)
-        control.settimeout(20)
-        control.connect(self.server.path("lock", "durable_state", "control"))
-        return control
-
     def transfer(self, command, source, target):
         """Returns how many processes were killed meanwhile."""
         kills = []
-        control = self.control()
-        with open(self.server.path("smbclient.log"), "w+b") as out, \
+        with self.control() as control, \
+                open(self.server.path("smbclient.log"), "w+b") as out, \
                 subprocess.Popen([program("smbclient"),
                                   f"//{self.ADDRESS}/durable", "-s",
                                   self.server.path("client.conf"), "-p",
@@ -313,7 +319,8 @@ class TestCrash(TestCase):
                            os.path.exists(target) and
                            os.path.getsize(target) > 0, "the transfer")
                 while run.poll() is None and len(kills) < KILLS_MAX:
-                    pid = self.smbclient_pid(control)
+                    found = self.ask(control)["connections"]
+                    pid = found[0]["pid"] if len(found) == 1 else None
                     if pid not in (None, *kills):
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
