@@ -267,6 +267,124 @@ done:
 	return ret;
 }
 
+/* The same with leases. */
+static NTSTATUS ds_try_lease(void *private_data)
+{
+	struct ds_intruder *in = private_data;
+	struct smb2_create io;
+	struct smb2_lease ls;
+	NTSTATUS status;
+
+	smb2_lease_create(&io,
+			  &ls,
+			  false,
+			  in->fname,
+			  0x1234,
+			  smb2_util_lease_state("RWH"));
+	status = smb2_create(in->c->tree, in->c, &io);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	smb2_util_close(in->c->tree, io.out.file.handle);
+	if (io.out.lease_response.lease_state & SMB2_LEASE_WRITE) {
+		return NT_STATUS_OPLOCK_NOT_GRANTED;
+	}
+	return NT_STATUS_OK;
+}
+
+static bool test_lease(struct torture_context *tctx,
+		       struct ds_client *c1,
+		       struct ds_client *c2)
+{
+	uint32_t caps =
+		smb2cli_conn_server_capabilities(c1->transport->conn);
+	struct ds_intruder in = { .c = c2, .fname = DS_NAME("barrier") };
+	struct smb2_create io;
+	struct smb2_lease ls;
+	struct smb2_handle h = { .data = { 0 } };
+	bool ret = true;
+
+	if (!(caps & SMB2_CAP_LEASING)) {
+		torture_skip(tctx, "there are no leases\n");
+	}
+	smb2_lease_create(&io,
+			  &ls,
+			  false,
+			  in.fname,
+			  0x5678,
+			  smb2_util_lease_state("RH"));
+	CHECK_OK(smb2_create(c1->tree, tctx, &io));
+	h = io.out.file.handle;
+	CHECK_VAL(io.out.lease_response.lease_state,
+		  smb2_util_lease_state("RH"));
+	CHECK_TRUE(ds_hammer(tctx, ds_try_lease, &in, NT_STATUS_OK));
+	CHECK_VAL(c1->brk.count, 0);
+done:
+	ds_close(c1, &h);
+	return ret;
+}
+
+/*
+ * Who writes in his cache is asked before another client opens the file,
+ * whenever during the restart it does so.
+ */
+static bool test_break(struct torture_context *tctx,
+		       struct ds_client *c1,
+		       struct ds_client *c2)
+{
+	struct smb2_request *req = NULL;
+	struct smb2_handle h1 = { .data = { 0 } };
+	struct smb2_handle h2 = { .data = { 0 } };
+	struct smb2_create io;
+	struct ds_restart *r = NULL;
+	bool ret = true;
+	bool ok;
+	int i;
+
+	for (i = 0; i < 6; i++) {
+		struct smb2_break ack;
+
+		c1->brk.count = 0;
+		smb2_oplock_create_share(&io,
+					 DS_NAME("asked"),
+					 smb2_util_share_access("RWD"),
+					 SMB2_OPLOCK_LEVEL_BATCH);
+		CHECK_OK(smb2_create(c1->tree, tctx, &io));
+		CHECK_VAL(io.out.oplock_level, SMB2_OPLOCK_LEVEL_BATCH);
+		h1 = io.out.file.handle;
+
+		r = ds_restart_start(tctx);
+		CHECK_TRUE(r != NULL);
+		ds_loop(tctx, 15 * i);
+		smb2_oplock_create_share(&io,
+					 DS_NAME("asked"),
+					 smb2_util_share_access("RWD"),
+					 SMB2_OPLOCK_LEVEL_NONE);
+		req = smb2_create_send(c2->tree, &io);
+		ok = ds_restart_wait(tctx, r);
+		r = NULL;
+		CHECK_TRUE(ok);
+
+		CHECK_TRUE(ds_wait_break(tctx, c1, 1));
+		CHECK_TRUE(ds_still_waiting(tctx, req));
+		ack = (struct smb2_break) {
+			.in.file.handle = h1,
+			.in.oplock_level = SMB2_OPLOCK_LEVEL_II,
+		};
+		CHECK_OK(smb2_break(c1->tree, &ack));
+		CHECK_TRUE(ds_wait_req(tctx, req, DS_WAIT_MSEC));
+		CHECK_OK(smb2_create_recv(req, tctx, &io));
+		h2 = io.out.file.handle;
+		CHECK_CLOSE(c1, h1);
+		CHECK_CLOSE(c2, h2);
+	}
+done:
+	TALLOC_FREE(r);
+	ds_close(c1, &h1);
+	ds_close(c2, &h2);
+	return ret;
+}
+
 void ds_barrier_tests(struct torture_suite *suite)
 {
 	ds_add_test2(suite, "barrier-open", test_open);
@@ -275,4 +393,6 @@ void ds_barrier_tests(struct torture_suite *suite)
 	ds_add_test2(suite, "barrier-write", test_write);
 	ds_add_test2(suite, "barrier-unlink", test_unlink);
 	ds_add_test2(suite, "barrier-oplock", test_oplock);
+	ds_add_test2(suite, "barrier-lease", test_lease);
+	ds_add_test2(suite, "barrier-break", test_break);
 }

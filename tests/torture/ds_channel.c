@@ -20,6 +20,7 @@
 */
 
 #include "includes.h"
+#include "system/network.h"
 #include "auth/credentials/credentials.h"
 #include "lib/cmdline/cmdline.h"
 #include "lib/param/param.h"
@@ -160,6 +161,131 @@ done:
 	return ret;
 }
 
+/* The one that goes away is the first, by which the client logged in. */
+static bool test_channel_first_close(struct torture_context *tctx,
+				     struct ds_client *c)
+{
+	struct smb2_handle h = { .data = { 0 } };
+	struct ds_client *first = NULL;
+	struct ds_client *n = NULL;
+	bool ret = true;
+
+	CHECK_MULTICHANNEL(c);
+	first = ds_connect(tctx, tctx, NULL);
+	CHECK_TRUE(first != NULL);
+	CHECK_TRUE(ds_bind(tctx, first, &n));
+	CHECK_OK(ds_open_rw(first, DS_NAME("first-close"), &h));
+
+	RESTART();
+
+	CHECK_TRUE(ds_write_check(tctx, first, n, h, "both"));
+	shutdown(first->fd, SHUT_RDWR);
+	ds_loop(tctx, 300);
+	CHECK_TRUE(ds_write_check(tctx, n, n, h, "left"));
+	RESTART();
+	CHECK_TRUE(ds_write_check(tctx, n, n, h, "still"));
+	CHECK_TRUE(ds_check_connection(tctx, n));
+done:
+	TALLOC_FREE(n);
+	TALLOC_FREE(first);
+	return ret;
+}
+
+static struct smb2_request *ds_notify_send(struct ds_client *c,
+					   struct smb2_handle h)
+{
+	struct smb2_notify io = {
+		.in.file.handle = h,
+		.in.buffer_size = 4096,
+		.in.completion_filter = FILE_NOTIFY_CHANGE_FILE_NAME,
+	};
+
+	return smb2_notify_send(c->tree, &io);
+}
+
+/* What the request sees of a new file. */
+static bool ds_notify_check(struct torture_context *tctx,
+			    struct ds_client *c,
+			    struct smb2_request *req,
+			    const char *fname)
+{
+	struct smb2_notify io;
+	bool ret = true;
+
+	CHECK_TRUE(ds_still_waiting(tctx, req));
+	CHECK_OK(ds_create_file(c, fname, "", 0));
+	CHECK_TRUE(ds_wait_req(tctx, req, 5000));
+	CHECK_OK(smb2_notify_recv(req, tctx, &io));
+	CHECK_VAL(io.out.num_changes, 1);
+done:
+	return ret;
+}
+
+/* A request that waits belongs to the connection on which it came. */
+static bool test_channel_waiting(struct torture_context *tctx,
+				 struct ds_client *c)
+{
+	struct smb2_handle h1 = { .data = { 0 } };
+	struct smb2_handle h2 = { .data = { 0 } };
+	struct smb2_request *req1 = NULL;
+	struct smb2_request *req2 = NULL;
+	struct ds_client *n = NULL;
+	bool ret = true;
+
+	CHECK_MULTICHANNEL(c);
+	CHECK_TRUE(ds_bind(tctx, c, &n));
+	CHECK_OK(torture_smb2_testdir(c->tree, DS_NAME("watched1"), &h1));
+	CHECK_OK(torture_smb2_testdir(c->tree, DS_NAME("watched2"), &h2));
+	req1 = ds_notify_send(n, h1);
+	CHECK_TRUE(ds_wait_interim(tctx, req1));
+	req2 = ds_notify_send(c, h2);
+	CHECK_TRUE(ds_wait_interim(tctx, req2));
+	ds_loop(tctx, 100);
+
+	RESTART();
+
+	CHECK_TRUE(ds_notify_check(tctx, c, req1, DS_NAME("watched1\\new")));
+	CHECK_TRUE(ds_notify_check(tctx, n, req2, DS_NAME("watched2\\new")));
+	CHECK_TRUE(ds_check_connection(tctx, n));
+done:
+	ds_close(c, &h1);
+	ds_close(c, &h2);
+	TALLOC_FREE(n);
+	return ret;
+}
+
+/* Requests for one handle: the order is that in which they came. */
+static bool test_channel_order(struct torture_context *tctx,
+			       struct ds_client *c)
+{
+	struct smb2_handle h = { .data = { 0 } };
+	struct smb2_request *reqs[4] = { NULL };
+	struct ds_client *n = NULL;
+	bool ret = true;
+	int i;
+
+	CHECK_MULTICHANNEL(c);
+	CHECK_TRUE(ds_bind(tctx, c, &n));
+	CHECK_OK(torture_smb2_testdir(c->tree, DS_NAME("order"), &h));
+	for (i = 0; i < 4; i++) {
+		reqs[i] = ds_notify_send((i % 2 == 0) ? n : c, h);
+		CHECK_TRUE(ds_wait_interim(tctx, reqs[i]));
+	}
+	ds_loop(tctx, 100);
+
+	RESTART();
+
+	for (i = 0; i < 4; i++) {
+		char *name = talloc_asprintf(tctx, DS_NAME("order\\%d"), i);
+
+		CHECK_TRUE(ds_notify_check(tctx, c, reqs[i], name));
+	}
+done:
+	ds_close(c, &h);
+	TALLOC_FREE(n);
+	return ret;
+}
+
 static NTSTATUS ds_write_sequence(struct ds_client *c,
 				  struct smb2_handle h,
 				  uint16_t sequence)
@@ -200,5 +326,8 @@ void ds_channel_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "channel-two", test_channels);
 	ds_add_test1(suite, "channel-bind", test_channel_bind);
 	ds_add_test1(suite, "channel-close", test_channel_close);
+	ds_add_test1(suite, "channel-first-close", test_channel_first_close);
+	ds_add_test1(suite, "channel-waiting", test_channel_waiting);
+	ds_add_test1(suite, "channel-order", test_channel_order);
 	ds_add_test1(suite, "channel-sequence", test_channel_sequence);
 }

@@ -381,6 +381,78 @@ done:
 	return ret;
 }
 
+/* The first one is still waiting for another client when it is repeated. */
+static NTSTATUS ds_replay_waiting(struct torture_context *tctx,
+				  struct ds_client *c,
+				  const struct smb2_create *create)
+{
+	struct smb2_create io = *create;
+	struct smb2_request *req = NULL;
+
+	smb2cli_session_start_replay(c->session->smbXcli);
+	req = smb2_create_send(c->tree, &io);
+	smb2cli_session_stop_replay(c->session->smbXcli);
+	if (!ds_wait_req(tctx, req, 3000)) {
+		(void)ds_cancel(tctx, req);
+		return NT_STATUS_IO_TIMEOUT;
+	}
+	return smb2_create_recv(req, tctx, &io);
+}
+
+static bool test_replay_pending(struct torture_context *tctx,
+				struct ds_client *c1,
+				struct ds_client *c2)
+{
+	struct smb2_handle holder = { .data = { 0 } };
+	struct smb2_handle h = { .data = { 0 } };
+	struct smb2_request *req = NULL;
+	struct smb2_create io;
+	struct smb2_create sent;
+	struct smb2_break ack;
+	NTSTATUS before;
+	bool ret = true;
+
+	CHECK_DURABLE(c1, PROTOCOL_SMB3_00);
+	smb2_oplock_create_share(&io,
+				 DS_NAME("replay-pending"),
+				 smb2_util_share_access("RWD"),
+				 SMB2_OPLOCK_LEVEL_BATCH);
+	CHECK_OK(smb2_create(c2->tree, tctx, &io));
+	holder = io.out.file.handle;
+
+	smb2_oplock_create_share(&sent,
+				 DS_NAME("replay-pending"),
+				 smb2_util_share_access("RWD"),
+				 SMB2_OPLOCK_LEVEL_BATCH);
+	sent.in.durable_open_v2 = true;
+	sent.in.create_guid = GUID_random();
+	sent.in.timeout = 60000;
+	req = smb2_create_send(c1->tree, &sent);
+	CHECK_TRUE(ds_wait_break(tctx, c2, 1));
+	CHECK_TRUE(ds_wait_interim(tctx, req));
+	before = ds_replay_waiting(tctx, c1, &sent);
+	torture_comment(tctx, "before: %s\n", nt_errstr(before));
+
+	RESTART();
+
+	CHECK_TRUE(ds_still_waiting(tctx, req));
+	CHECK_STATUS(ds_replay_waiting(tctx, c1, &sent), before);
+	CHECK_TRUE(ds_still_waiting(tctx, req));
+	ack = (struct smb2_break) {
+		.in.file.handle = holder,
+		.in.oplock_level = SMB2_OPLOCK_LEVEL_II,
+	};
+	CHECK_OK(smb2_break(c2->tree, &ack));
+	CHECK_TRUE(ds_wait_req(tctx, req, DS_WAIT_MSEC));
+	CHECK_OK(smb2_create_recv(req, tctx, &io));
+	h = io.out.file.handle;
+	CHECK_OK(smb2_util_write(c1->tree, h, "x", 0, 1));
+done:
+	ds_close(c1, &h);
+	ds_close(c2, &holder);
+	return ret;
+}
+
 /*
  * After a handle was used, the create that made it is no replay any more.
  * The lease lets the client open the file again without a break.
@@ -451,5 +523,6 @@ void ds_durable_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "durable-v1-later", test_v1_later);
 	ds_add_test1(suite, "durable-v2-later", test_v2_later);
 	ds_add_test1(suite, "replay-create", test_replay);
+	ds_add_test2(suite, "replay-create-pending", test_replay_pending);
 	ds_add_test1(suite, "replay-create-used", test_replay_used);
 }

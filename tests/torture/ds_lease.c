@@ -489,6 +489,111 @@ static bool test_v2_break_pending(struct torture_context *tctx,
 	return ds_break_pending(tctx, c1, c2, true);
 }
 
+/*
+ * While one break is under way another open wants more than that gives: the
+ * further breaks come after the restart, each after the acknowledgement of
+ * the one before it (as smb2.lease.breaking3 has it).
+ */
+static bool test_break_further(struct torture_context *tctx,
+			       struct ds_client *c1,
+			       struct ds_client *c2)
+{
+	const struct ds_lease_open o = {
+		.fname = DS_NAME("further"),
+		.key = DS_KEY1,
+		.state = "RWH",
+	};
+	struct smb2_handle h1 = { .data = { 0 } };
+	struct smb2_handle h2 = { .data = { 0 } };
+	struct smb2_handle h3 = { .data = { 0 } };
+	struct smb2_request *req2 = NULL;
+	struct smb2_request *req3 = NULL;
+	struct smb2_create io;
+	struct smb2_lease got;
+	bool ret = true;
+
+	CHECK_LEASES(c1, 1);
+	CHECK_OK(ds_open_lease(c1, &o, &h1, &got));
+	CHECK_LEASE(got, DS_KEY1, "RWH");
+	req2 = ds_open_send(c2, o.fname);
+	CHECK_TRUE(ds_wait_break(tctx, c1, 1));
+	CHECK_BREAK(c1, DS_KEY1, "RWH", "RH");
+	smb2_oplock_create(&io, o.fname, SMB2_OPLOCK_LEVEL_NONE);
+	io.in.create_disposition = NTCREATEX_DISP_OVERWRITE;
+	req3 = smb2_create_send(c2->tree, &io);
+	CHECK_TRUE(ds_wait_interim(tctx, req2));
+	CHECK_TRUE(ds_wait_interim(tctx, req3));
+
+	RESTART();
+
+	CHECK_TRUE(ds_still_waiting(tctx, req2));
+	CHECK_TRUE(ds_still_waiting(tctx, req3));
+	CHECK_VAL(c1->brk.count, 1);
+	CHECK_OK(ds_ack(c1));
+	CHECK_TRUE(ds_wait_break(tctx, c1, 2));
+	CHECK_BREAK(c1, DS_KEY1, "RH", "R");
+
+	RESTART();
+
+	CHECK_VAL(c1->brk.count, 2);
+	CHECK_OK(ds_ack(c1));
+	CHECK_TRUE(ds_wait_break(tctx, c1, 3));
+	CHECK_BREAK(c1, DS_KEY1, "R", "");
+	CHECK_TRUE(ds_wait_req(tctx, req2, DS_WAIT_MSEC));
+	CHECK_OK(ds_open_recv(c2, req2, &h2));
+	CHECK_TRUE(ds_wait_req(tctx, req3, DS_WAIT_MSEC));
+	CHECK_OK(ds_open_recv(c2, req3, &h3));
+	CHECK_VAL(c1->brk.count, 3);
+done:
+	ds_close(c1, &h1);
+	ds_close(c2, &h2);
+	ds_close(c2, &h3);
+	return ret;
+}
+
+/* As oplock-break-timeout, with a lease. */
+static bool test_break_timeout(struct torture_context *tctx,
+			       struct ds_client *c1,
+			       struct ds_client *c2)
+{
+	const struct ds_lease_open o = {
+		.fname = DS_NAME("timeout"),
+		.key = DS_KEY1,
+		.state = "RWH",
+	};
+	struct smb2_handle h1 = { .data = { 0 } };
+	struct smb2_handle h2 = { .data = { 0 } };
+	struct smb2_request *req = NULL;
+	struct smb2_lease got;
+	struct timeval start;
+	double elapsed;
+	bool ret = true;
+
+	if (!torture_setting_bool(tctx, "slow", false)) {
+		torture_skip(tctx, "needs torture:slow=yes, takes 35 s\n");
+	}
+	CHECK_LEASES(c1, 1);
+	CHECK_OK(ds_open_lease(c1, &o, &h1, &got));
+	CHECK_LEASE(got, DS_KEY1, "RWH");
+	start = timeval_current();
+	req = ds_open_send(c2, o.fname);
+	CHECK_TRUE(ds_wait_break(tctx, c1, 1));
+	ds_loop(tctx, 15000);
+
+	RESTART();
+
+	CHECK_TRUE(ds_wait_req(tctx, req, 30000));
+	elapsed = timeval_elapsed(&start);
+	torture_comment(tctx, "granted after %.1f s\n", elapsed);
+	CHECK_OK(ds_open_recv(c2, req, &h2));
+	CHECK_TRUE(elapsed > 30);
+	CHECK_TRUE(elapsed < 42);
+done:
+	ds_close(c1, &h1);
+	ds_close(c2, &h2);
+	return ret;
+}
+
 /* A lease that was broken before stays what it has become. */
 static bool test_broken_before(struct torture_context *tctx,
 			       struct ds_client *c1,
@@ -618,6 +723,8 @@ void ds_lease_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "lease-upgrade", test_upgrade);
 	ds_add_test2(suite, "lease-v1-break-pending", test_v1_break_pending);
 	ds_add_test2(suite, "lease-v2-break-pending", test_v2_break_pending);
+	ds_add_test2(suite, "lease-break-further", test_break_further);
+	ds_add_test2(suite, "lease-break-timeout", test_break_timeout);
 	ds_add_test2(suite, "lease-broken-before", test_broken_before);
 	ds_add_test2(suite, "lease-renamed", test_renamed);
 	ds_add_test2(suite, "lease-directory", test_directory);

@@ -345,6 +345,45 @@ done:
 	return ret;
 }
 
+/* The request is the second half of a compound, after its create. */
+static bool test_compound(struct torture_context *tctx,
+			  struct ds_client *c1,
+			  struct ds_client *c2)
+{
+	const struct smb2_handle any = { .data = { UINT64_MAX, UINT64_MAX } };
+	struct smb2_create cr = {
+		.in.fname = DS_NAME("watched"),
+		.in.desired_access = SEC_RIGHTS_FILE_READ,
+		.in.share_access = NTCREATEX_SHARE_ACCESS_MASK,
+		.in.create_disposition = NTCREATEX_DISP_OPEN,
+		.in.create_options = NTCREATEX_OPTIONS_DIRECTORY,
+		.in.impersonation_level =
+			NTCREATEX_IMPERSONATION_IMPERSONATION,
+	};
+	struct smb2_handle h = { .data = { 0 } };
+	struct smb2_request *reqs[2] = { NULL };
+	bool ret = true;
+
+	CHECK_OK(smb2_util_mkdir(c1->tree, DS_NAME("watched")));
+	smb2_transport_compound_start(c1->transport, 2);
+	reqs[0] = smb2_create_send(c1->tree, &cr);
+	smb2_transport_compound_set_related(c1->transport, true);
+	reqs[1] = ds_notify_send(c1, any, FILE_NOTIFY_CHANGE_FILE_NAME, false);
+	CHECK_TRUE(ds_wait_req(tctx, reqs[0], DS_WAIT_MSEC));
+	CHECK_OK(smb2_create_recv(reqs[0], tctx, &cr));
+	h = cr.out.file.handle;
+	CHECK_TRUE(ds_notify_waits(tctx, reqs[1]));
+
+	RESTART();
+
+	CHECK_TRUE(ds_still_waiting(tctx, reqs[1]));
+	CHECK_OK(ds_create_file(c2, DS_NAME("watched\\new"), "", 0));
+	CHECK_TRUE(ds_notify_check(tctx, reqs[1], NOTIFY_ACTION_ADDED, "new"));
+done:
+	ds_close(c1, &h);
+	return ret;
+}
+
 void ds_notify_tests(struct torture_suite *suite)
 {
 	ds_add_test2(suite, "notify-waiting", test_waiting);
@@ -356,4 +395,5 @@ void ds_notify_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "notify-close", test_close);
 	ds_add_test2(suite, "notify-queue", test_queue);
 	ds_add_relay_test2(suite, "notify-async-id", test_async_id);
+	ds_add_test2(suite, "notify-compound", test_compound);
 }

@@ -206,6 +206,30 @@ done:
 	return ret;
 }
 
+/* Nobody but us has the file of the stream open, and we only the stream. */
+static bool test_stream_delete(struct torture_context *tctx,
+			       struct ds_client *c)
+{
+	struct smb2_handle h = { .data = { 0 } };
+	bool ret = true;
+
+	CHECK_OK(ds_create_file(c, DS_NAME("alone"), "base", 4));
+	if (!NT_STATUS_IS_OK(ds_open_rw(c, DS_NAME("alone:one"), &h))) {
+		torture_skip(tctx, "the share has no streams\n");
+	}
+	CHECK_OK(smb2_util_write(c->tree, h, "stream", 0, 6));
+	CHECK_OK(ds_delete_on_close(c, h, true));
+	RESTART();
+	CHECK_DATA(c, h, "stream");
+	CHECK_CLOSE(c, h);
+	CHECK_TRUE(!ds_exists(c, DS_NAME("alone:one")));
+	CHECK_TRUE(ds_exists(c, DS_NAME("alone")));
+	CHECK_OK(smb2_util_unlink(c->tree, DS_NAME("alone")));
+done:
+	ds_close(c, &h);
+	return ret;
+}
+
 /* What a handle was not granted it is not granted after the restart. */
 static bool test_access(struct torture_context *tctx, struct ds_client *c)
 {
@@ -870,6 +894,7 @@ void ds_open_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "open-directory", test_directory);
 	ds_add_test1(suite, "open-root", test_root);
 	ds_add_test1(suite, "open-stream", test_stream);
+	ds_add_test1(suite, "open-stream-delete", test_stream_delete);
 	ds_add_test1(suite, "open-access", test_access);
 	ds_add_test2(suite, "open-share-mode", test_share_mode);
 	ds_add_test2(suite, "open-share-two", test_share_two);

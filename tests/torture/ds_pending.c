@@ -225,6 +225,69 @@ done:
 	return ret;
 }
 
+/* A compound whose first part waits: the others wait for that one. */
+static bool test_compound(struct torture_context *tctx,
+			  struct ds_client *c1,
+			  struct ds_client *c2)
+{
+	struct smb2_handle any = { .data = { UINT64_MAX, UINT64_MAX } };
+	struct smb2_write wr = {
+		.in.file.handle = any,
+		.in.data = data_blob_string_const("compound"),
+	};
+	struct smb2_close cl = { .in.file.handle = any };
+	struct smb2_handle holder = { .data = { 0 } };
+	struct smb2_request *reqs[3] = { NULL };
+	struct smb2_create io;
+	struct smb2_break ack;
+	DATA_BLOB data;
+	bool ret = true;
+	int i;
+
+	smb2_oplock_create_share(&io,
+				 DS_NAME("compound"),
+				 smb2_util_share_access("RWD"),
+				 SMB2_OPLOCK_LEVEL_BATCH);
+	CHECK_OK(smb2_create(c2->tree, tctx, &io));
+	CHECK_VAL(io.out.oplock_level, SMB2_OPLOCK_LEVEL_BATCH);
+	holder = io.out.file.handle;
+
+	smb2_oplock_create_share(&io,
+				 DS_NAME("compound"),
+				 smb2_util_share_access("RWD"),
+				 SMB2_OPLOCK_LEVEL_NONE);
+	smb2_transport_compound_start(c1->transport, 3);
+	reqs[0] = smb2_create_send(c1->tree, &io);
+	smb2_transport_compound_set_related(c1->transport, true);
+	reqs[1] = smb2_write_send(c1->tree, &wr);
+	reqs[2] = smb2_close_send(c1->tree, &cl);
+	CHECK_TRUE(ds_wait_break(tctx, c2, 1));
+	CHECK_TRUE(ds_wait_interim(tctx, reqs[0]));
+
+	RESTART();
+
+	for (i = 0; i < 3; i++) {
+		CHECK_TRUE(ds_still_waiting(tctx, reqs[i]));
+	}
+	ack = (struct smb2_break) {
+		.in.file.handle = holder,
+		.in.oplock_level = SMB2_OPLOCK_LEVEL_II,
+	};
+	CHECK_OK(smb2_break(c2->tree, &ack));
+	for (i = 0; i < 3; i++) {
+		CHECK_TRUE(ds_wait_req(tctx, reqs[i], DS_WAIT_MSEC));
+	}
+	CHECK_OK(smb2_create_recv(reqs[0], tctx, &io));
+	CHECK_OK(smb2_write_recv(reqs[1], &wr));
+	CHECK_VAL(wr.out.nwritten, 8);
+	CHECK_OK(smb2_close_recv(reqs[2], &cl));
+	CHECK_OK(ds_read(c2, tctx, holder, 0, 8, &data));
+	CHECK_VAL(data.length, 8);
+done:
+	ds_close(c2, &holder);
+	return ret;
+}
+
 static bool test_create_cancel(struct torture_context *tctx,
 			       struct ds_client *c1,
 			       struct ds_client *c2)
@@ -282,6 +345,7 @@ void ds_pending_tests(struct torture_suite *suite)
 		     test_lock_waiter_closed);
 	ds_add_test2(suite, "wait-lock-meanwhile", test_lock_meanwhile);
 	ds_add_relay_test2(suite, "wait-create", test_create);
+	ds_add_test2(suite, "wait-compound", test_compound);
 	ds_add_test2(suite, "wait-create-cancel", test_create_cancel);
 	ds_add_test2(suite,
 		     "wait-create-holder-gone",

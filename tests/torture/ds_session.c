@@ -25,6 +25,7 @@
 #include "lib/cmdline/cmdline.h"
 #include "lib/param/param.h"
 #include "lib/util/tevent_ntstatus.h"
+#include "libcli/security/security.h"
 #include "torture/durable_state/ds_util.h"
 #include "torture/durable_state/ds_relay.h"
 
@@ -326,6 +327,186 @@ done:
 	return ret;
 }
 
+/* Who has no account is a guest, if the server lets him. */
+static struct cli_credentials *ds_guest(TALLOC_CTX *mem_ctx)
+{
+	struct cli_credentials *creds = cli_credentials_init(mem_ctx);
+
+	if (creds == NULL) {
+		return NULL;
+	}
+	cli_credentials_set_kerberos_state(creds,
+					   CRED_USE_KERBEROS_DISABLED,
+					   CRED_SPECIFIED);
+	cli_credentials_set_workstation(creds, "DS-GUEST", CRED_SPECIFIED);
+	cli_credentials_set_domain(creds, "NOWHERE", CRED_SPECIFIED);
+	cli_credentials_set_username(creds, "ds-nobody", CRED_SPECIFIED);
+	cli_credentials_set_password(creds, "none", CRED_SPECIFIED);
+	return creds;
+}
+
+/* A guest may read the file, others may write to it. */
+static bool ds_guest_reads(struct torture_context *tctx,
+			   struct smb2_tree *tree,
+			   struct smb2_handle h,
+			   const char *fname)
+{
+	struct smb2_create io = {
+		.in.fname = fname,
+		.in.desired_access = SEC_FILE_WRITE_DATA,
+		.in.share_access = NTCREATEX_SHARE_ACCESS_MASK,
+		.in.create_disposition = NTCREATEX_DISP_OPEN,
+		.in.impersonation_level =
+			NTCREATEX_IMPERSONATION_IMPERSONATION,
+	};
+	struct smb2_read rd = {
+		.in.file.handle = h,
+		.in.length = 5,
+	};
+	bool ret = true;
+
+	CHECK_OK(smb2_read(tree, tctx, &rd));
+	CHECK_VAL(rd.out.data.length, 5);
+	CHECK_STATUS(smb2_util_write(tree, h, "x", 0, 1),
+		     NT_STATUS_ACCESS_DENIED);
+	CHECK_STATUS(smb2_create(tree, tctx, &io), NT_STATUS_ACCESS_DENIED);
+	io.in.desired_access = SEC_FILE_READ_DATA;
+	CHECK_OK(smb2_create(tree, tctx, &io));
+	CHECK_OK(smb2_util_close(tree, io.out.file.handle));
+done:
+	return ret;
+}
+
+/*
+ * A guest beside a user, on a connection of their own: each goes on as what
+ * it was.
+ */
+static bool test_guest(struct torture_context *tctx, struct ds_client *c)
+{
+	const struct ds_connect_params params = {
+		.flags = DS_CONNECT_UNSIGNED,
+	};
+	struct smb2_session *session = NULL;
+	struct smb2_tree *tree = NULL;
+	struct ds_client *c2 = NULL;
+	struct smb2_handle h = { .data = { 0 } };
+	struct smb2_create io = {
+		.in.fname = DS_NAME("guest"),
+		.in.desired_access = SEC_FILE_READ_DATA,
+		.in.share_access = NTCREATEX_SHARE_ACCESS_MASK,
+		.in.create_disposition = NTCREATEX_DISP_OPEN,
+		.in.impersonation_level =
+			NTCREATEX_IMPERSONATION_IMPERSONATION,
+	};
+	NTSTATUS status;
+	uint64_t id;
+	bool ret = true;
+	int i;
+
+	if (ds_encrypted()) {
+		torture_skip(tctx, "a guest cannot encrypt\n");
+	}
+	c2 = ds_connect(tctx, tctx, &params);
+	CHECK_TRUE(c2 != NULL);
+	CHECK_OK(ds_open_rw(c2, DS_NAME("guest"), &h));
+	CHECK_TRUE(ds_use_handle(tctx, c2->tree, h, "guest"));
+
+	session = smb2_session_init(c2->transport,
+				    lpcfg_gensec_settings(tctx, tctx->lp_ctx),
+				    c2);
+	CHECK_TRUE(session != NULL);
+	talloc_steal(c2, c2->transport);
+	status = smb2_session_setup_spnego(session, ds_guest(tctx), 0);
+	if (!NT_STATUS_IS_OK(status) ||
+	    !smbXcli_session_is_guest(session->smbXcli))
+	{
+		TALLOC_FREE(c2);
+		torture_skip(tctx,
+			     talloc_asprintf(tctx,
+					     "no guests: %s\n",
+					     nt_errstr(status)));
+	}
+	CHECK_TRUE(torture_smb2_tree_connect(tctx, session, c2, &tree));
+	CHECK_OK(smb2_create(tree, tctx, &io));
+	id = smb2cli_session_current_id(session->smbXcli);
+
+	for (i = 0; i < 2; i++) {
+		CHECK_TRUE(ds_guest_reads(tctx,
+					  tree,
+					  io.out.file.handle,
+					  DS_NAME("guest")));
+		CHECK_TRUE(ds_use_handle(tctx, c2->tree, h, "owner"));
+		if (i == 0) {
+			RESTART();
+		}
+	}
+	CHECK_VAL(smb2cli_session_current_id(session->smbXcli), id);
+	CHECK_TRUE(ds_check_connection(tctx, c2));
+	CHECK_OK(smb2_logoff(session));
+	CHECK_TRUE(ds_use_handle(tctx, c2->tree, h, "alone"));
+done:
+	TALLOC_FREE(c2);
+	return ret;
+}
+
+/* The only session of a connection is a guest's. */
+static bool test_guest_alone(struct torture_context *tctx,
+			     struct ds_client *c)
+{
+	const struct ds_connect_params params = {
+		.flags = DS_CONNECT_NEGPROT_ONLY | DS_CONNECT_UNSIGNED,
+	};
+	struct ds_client *c2 = NULL;
+	struct smb2_handle h = { .data = { 0 } };
+	NTSTATUS status;
+	bool ret = true;
+	int i;
+
+	CHECK_OK(ds_create_file(c, DS_NAME("guest"), "guest", 5));
+	c2 = ds_connect(tctx, tctx, &params);
+	CHECK_TRUE(c2 != NULL);
+	c2->session = smb2_session_init(
+		c2->transport,
+		lpcfg_gensec_settings(tctx, tctx->lp_ctx),
+		c2);
+	CHECK_TRUE(c2->session != NULL);
+	talloc_steal(c2, c2->transport);
+	status = smb2_session_setup_spnego(c2->session, ds_guest(tctx), 0);
+	if (!NT_STATUS_IS_OK(status) ||
+	    !smbXcli_session_is_guest(c2->session->smbXcli))
+	{
+		TALLOC_FREE(c2);
+		torture_skip(tctx,
+			     talloc_asprintf(tctx,
+					     "no guests: %s\n",
+					     nt_errstr(status)));
+	}
+	CHECK_TRUE(torture_smb2_tree_connect(tctx,
+					     c2->session,
+					     c2,
+					     &c2->tree));
+	CHECK_OK(ds_open(c2,
+			 DS_NAME("guest"),
+			 SEC_FILE_READ_DATA,
+			 NTCREATEX_SHARE_ACCESS_MASK,
+			 NTCREATEX_DISP_OPEN,
+			 0,
+			 &h));
+	for (i = 0; i < 2; i++) {
+		CHECK_TRUE(ds_guest_reads(tctx,
+					  c2->tree,
+					  h,
+					  DS_NAME("guest")));
+		if (i == 0) {
+			RESTART();
+		}
+	}
+	CHECK_TRUE(ds_check_connection(tctx, c2));
+done:
+	TALLOC_FREE(c2);
+	return ret;
+}
+
 static bool test_anonymous(struct torture_context *tctx, struct ds_client *c)
 {
 	struct cli_credentials *creds = cli_credentials_init_anon(tctx);
@@ -551,6 +732,8 @@ void ds_session_tests(struct torture_suite *suite)
 	ds_add_test1(suite, "session-login", test_login);
 	ds_add_relay_test1(suite, "session-in-middle", test_login_in_middle);
 	ds_add_test1(suite, "session-previous", test_previous_session);
+	ds_add_test1(suite, "session-guest", test_guest);
+	ds_add_test1(suite, "session-guest-alone", test_guest_alone);
 	ds_add_test1(suite, "session-anonymous", test_anonymous);
 	ds_add_test1(suite, "session-expiry", test_expiry);
 	ds_add_test1(suite, "session-signing", test_signing);

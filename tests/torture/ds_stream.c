@@ -476,6 +476,98 @@ done:
 	return ret;
 }
 
+/* Half of a request is in, half of a reply is out, on one connection. */
+static bool test_half_both(struct torture_context *tctx,
+			   struct ds_client *c)
+{
+	const struct ds_connect_params params = {
+		.flags = DS_CONNECT_RELAY,
+		.rcvbuf = 8192,
+		.max_credits = 2 * DS_NUM_READS,
+	};
+	const size_t len = DS_NUM_READS * DS_CHUNK;
+	uint8_t *buf = talloc_array(tctx, uint8_t, len);
+	struct smb2_request *reqs[DS_NUM_READS] = { NULL };
+	struct smb2_request *req = NULL;
+	struct smb2_handle h = { .data = { 0 } };
+	struct smb2_handle h2 = { .data = { 0 } };
+	struct ds_client *c2 = NULL;
+	struct smb2_write wr;
+	DATA_BLOB data;
+	bool ret = true;
+	int i;
+
+	ds_fill(buf, len, 5);
+	CHECK_OK(ds_create_file(c, DS_NAME("both"), buf, len));
+
+	c2 = ds_connect(tctx, tctx, &params);
+	CHECK_TRUE(c2 != NULL);
+	CHECK_OK(ds_open_rw(c2, DS_NAME("both"), &h));
+	CHECK_OK(ds_open_rw(c2, DS_NAME("both2"), &h2));
+	CHECK_TRUE(smb2cli_conn_get_cur_credits(c2->transport->conn) >
+		   DS_NUM_READS);
+
+	ds_relay_hold_replies(c2->relay);
+	for (i = 0; i < DS_NUM_READS; i++) {
+		struct smb2_read io = {
+			.in.file.handle = h,
+			.in.offset = (uint64_t)i * DS_CHUNK,
+			.in.length = DS_CHUNK,
+		};
+
+		reqs[i] = smb2_read_send(c2->tree, &io);
+		CHECK_TRUE(reqs[i] != NULL);
+	}
+	ds_loop(tctx, 500);
+	ds_relay_hold_requests(c2->relay, 1000);
+	wr = (struct smb2_write) {
+		.in.file.handle = h2,
+		.in.data = data_blob_const(buf, DS_CHUNK),
+	};
+	req = smb2_write_send(c2->tree, &wr);
+	CHECK_TRUE(req != NULL);
+	ds_loop(tctx, 300);
+	CHECK_TRUE(ds_relay_held(c2->relay) > DS_CHUNK - 1000);
+
+	RESTART();
+
+	CHECK_TRUE(reqs[0]->state == SMB2_REQUEST_RECV);
+	ds_relay_release_requests(c2->relay);
+	ds_relay_release_replies(c2->relay);
+	for (i = 0; i < DS_NUM_READS; i++) {
+		struct smb2_read io;
+
+		CHECK_TRUE(ds_wait_req(tctx, reqs[i], DS_WAIT_MSEC));
+		CHECK_OK(smb2_read_recv(reqs[i], tctx, &io));
+		CHECK_VAL(io.out.data.length, DS_CHUNK);
+		torture_assert_mem_equal_goto(tctx,
+					      io.out.data.data,
+					      buf + i * DS_CHUNK,
+					      DS_CHUNK,
+					      ret,
+					      done,
+					      "data changed");
+		data_blob_free(&io.out.data);
+	}
+	CHECK_TRUE(ds_wait_req(tctx, req, DS_WAIT_MSEC));
+	CHECK_OK(smb2_write_recv(req, &wr));
+	CHECK_VAL(wr.out.nwritten, DS_CHUNK);
+	CHECK_OK(ds_read(c2, tctx, h2, 0, DS_CHUNK, &data));
+	CHECK_VAL(data.length, DS_CHUNK);
+	torture_assert_mem_equal_goto(tctx,
+				      data.data,
+				      buf,
+				      DS_CHUNK,
+				      ret,
+				      done,
+				      "data changed");
+	CHECK_TRUE(ds_check_connection(tctx, c2));
+done:
+	TALLOC_FREE(c2);
+	TALLOC_FREE(buf);
+	return ret;
+}
+
 /* Requests that the server has not seen yet when the restart begins. */
 static bool test_requests_queued(struct torture_context *tctx,
 				 struct ds_client *c)
@@ -658,6 +750,7 @@ void ds_stream_tests(struct torture_suite *suite)
 	ds_add_relay_test1(suite, "half-payload", test_half_payload);
 	ds_add_relay_test1(suite, "half-thrice", test_half_thrice);
 	ds_add_test1(suite, "half-reply", test_half_reply);
+	ds_add_test1(suite, "half-both", test_half_both);
 	ds_add_test1(suite, "requests-queued", test_requests_queued);
 	ds_add_test1(suite, "requests-during", test_requests_during);
 	ds_add_test1(suite, "connect-during", test_connect_during);

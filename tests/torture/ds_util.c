@@ -325,6 +325,9 @@ static void ds_set_options(struct ds_client *c,
 	    (params->flags & DS_CONNECT_SIGN)) {
 		c->options.signing = SMB_SIGNING_REQUIRED;
 	}
+	if (params->flags & DS_CONNECT_UNSIGNED) {
+		c->options.signing = SMB_SIGNING_IF_REQUIRED;
+	}
 	if (c->options.max_protocol < PROTOCOL_SMB2_02) {
 		c->options.max_protocol = PROTOCOL_LATEST;
 	}

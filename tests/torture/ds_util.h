@@ -67,6 +67,7 @@ enum ds_connect_flags {
 	DS_CONNECT_RELAY = 1,		/* through a struct ds_relay */
 	DS_CONNECT_NEGPROT_ONLY = 2,	/* no session, no tree connect */
 	DS_CONNECT_SIGN = 4,		/* with signing required */
+	DS_CONNECT_UNSIGNED = 8,	/* a guest cannot sign */
 };
 
 struct ds_connect_params {
