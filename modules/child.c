@@ -66,7 +66,14 @@ static struct ds_child {
 
 	/* of a restore, until it is reported */
 	struct ds_restore *restore;
+	/* creates that were brought back and are not issued yet */
+	struct ds_later *later;
 } *ds_child;
+
+struct ds_later {
+	struct ds_later *prev, *next;
+	struct smbd_smb2_request *req;
+};
 
 static int ds_child_destructor(struct ds_child *child)
 {
@@ -253,12 +260,138 @@ static void ds_child_quiet(void)
 	ds_child_report("quiet");
 }
 
+/* ---- creates of one file, one after the other
+ *
+ * A create that waits watches the file's record in locking.tdb. If the next
+ * one of this process has to wait for the record's lock, only the first
+ * watcher is woken when it is free, and that is the one that is not looked
+ * after meanwhile (dbwrap_watched_trigger_wakeup(), g_lock_lock()): both stand
+ * still for seconds. Creates of a client seldom come at the same time; after
+ * a restart all that waited do.
+ */
+
+static bool ds_same_create(struct smbd_smb2_request *a,
+			   struct smbd_smb2_request *b)
+{
+	const uint8_t *ha = SMBD_SMB2_IN_HDR_PTR(a);
+	const uint8_t *hb = SMBD_SMB2_IN_HDR_PTR(b);
+	const struct iovec *va = SMBD_SMB2_IN_DYN_IOV(a);
+	const struct iovec *vb = SMBD_SMB2_IN_DYN_IOV(b);
+	size_t len;
+
+	if ((SVAL(ha, SMB2_HDR_OPCODE) != SMB2_OP_CREATE) ||
+	    (SVAL(hb, SMB2_HDR_OPCODE) != SMB2_OP_CREATE) ||
+	    (IVAL(ha, SMB2_HDR_TID) != IVAL(hb, SMB2_HDR_TID)) ||
+	    (SMBD_SMB2_IN_BODY_LEN(a) < 0x30) ||
+	    (SMBD_SMB2_IN_BODY_LEN(b) < 0x30))
+	{
+		return false;
+	}
+	/* the name is the first thing behind the body, [MS-SMB2] 2.2.13 */
+	len = SVAL(SMBD_SMB2_IN_BODY_PTR(a), 0x2E);
+	return (len == SVAL(SMBD_SMB2_IN_BODY_PTR(b), 0x2E)) &&
+	       (len <= va->iov_len) && (len <= vb->iov_len) &&
+	       (memcmp(va->iov_base, vb->iov_base, len) == 0);
+}
+
+static bool ds_create_is_behind(struct smbd_smb2_request *req)
+{
+	struct smbXsrv_connection *xconn = NULL;
+	struct smbd_smb2_request *r = NULL;
+
+	for (xconn = ds_child->sconn->client->connections;
+	     xconn != NULL;
+	     xconn = xconn->next) {
+		for (r = xconn->smb2.requests; r != NULL; r = r->next) {
+			if ((r != req) && (r->subreq != NULL) &&
+			    ds_same_create(r, req))
+			{
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
+bool ds_child_is_later(const struct smbd_smb2_request *req)
+{
+	const struct ds_later *later = NULL;
+
+	if (ds_child == NULL) {
+		return false;
+	}
+	for (later = ds_child->later; later != NULL; later = later->next) {
+		if (later->req == req) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int ds_later_destructor(struct ds_later *later)
+{
+	DLIST_REMOVE(ds_child->later, later);
+	return 0;
+}
+
+/*
+ * Issue a request that was brought back, or let it wait for its turn.
+ */
+static NTSTATUS ds_child_issue(struct smbd_smb2_request *req)
+{
+	struct ds_later *later = NULL;
+
+	if (!ds_create_is_behind(req)) {
+		return smbd_smb2_request_dispatch(req);
+	}
+	later = talloc(req, struct ds_later);
+	if (later == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	*later = (struct ds_later) { .req = req, };
+	DLIST_ADD_END(ds_child->later, later);
+	talloc_set_destructor(later, ds_later_destructor);
+	return NT_STATUS_OK;
+}
+
+/*
+ * One at a time: what it does may end others.
+ */
+static void ds_child_issue_next(void)
+{
+	struct ds_later *later = NULL;
+	struct smbd_smb2_request *req = NULL;
+	NTSTATUS status;
+
+	for (later = ds_child->later; later != NULL; later = later->next) {
+		if (!ds_create_is_behind(later->req)) {
+			break;
+		}
+	}
+	if (later == NULL) {
+		return;
+	}
+	req = later->req;
+	TALLOC_FREE(later);
+	status = smbd_smb2_request_dispatch(req);
+	if (!NT_STATUS_IS_OK(status)) {
+		smbd_server_connection_terminate(req->xconn,
+						 nt_errstr(status));
+	}
+	/* the others, too, may be free to go */
+	ds_child_progress(NULL);
+}
+
 static void ds_child_check(struct tevent_context *ev,
 			   struct tevent_immediate *im,
 			   void *private_data)
 {
 	struct smbXsrv_client *client = ds_child->sconn->client;
 
+	if (ds_child->state == DS_CHILD_RUNNING) {
+		ds_child_issue_next();
+		return;
+	}
 	if (ds_child->state != DS_CHILD_FREEZING) {
 		return;
 	}
@@ -275,7 +408,13 @@ static void ds_child_check(struct tevent_context *ev,
  */
 void ds_child_progress(struct smbXsrv_connection *xconn)
 {
-	if ((ds_child == NULL) || (ds_child->state != DS_CHILD_FREEZING)) {
+	if (ds_child == NULL) {
+		return;
+	}
+	if ((ds_child->state != DS_CHILD_FREEZING) &&
+	    ((ds_child->state != DS_CHILD_RUNNING) ||
+	     (ds_child->later == NULL)))
+	{
 		return;
 	}
 	tevent_schedule_immediate(ds_child->check,
@@ -367,6 +506,7 @@ static void ds_child_thaw(void)
 
 	TALLOC_FREE(ds_child->drain);
 	ds_child->state = DS_CHILD_RUNNING;
+	ds_child_progress(NULL);
 
 	for (xconn = client->connections; xconn != NULL; xconn = next) {
 		NTSTATUS status;
@@ -623,6 +763,41 @@ bool ds_child_stop(struct smbd_server_connection *sconn)
 }
 
 /*
+ * All requests that were brought back, in the order in which they came. The
+ * end of a connection takes its requests away.
+ */
+static void ds_child_issue_all(void)
+{
+	struct smbXsrv_client *client = ds_child->sconn->client;
+	struct smbd_smb2_request **requests = ds_requests(ds_child, client);
+	/* of the request that ended its connection */
+	struct timeval last = timeval_zero();
+	size_t i = 0;
+
+	while ((requests != NULL) && (requests[i] != NULL)) {
+		struct smbd_smb2_request *req = requests[i];
+		NTSTATUS status;
+
+		i += 1;
+		if (!timeval_is_zero(&last) &&
+		    (timeval_compare(&req->request_time, &last) <= 0))
+		{
+			continue;
+		}
+		status = ds_child_issue(req);
+		if (!NT_STATUS_IS_OK(status)) {
+			last = req->request_time;
+			smbd_server_connection_terminate(req->xconn,
+							 nt_errstr(status));
+			TALLOC_FREE(requests);
+			requests = ds_requests(ds_child, client);
+			i = 0;
+		}
+	}
+	TALLOC_FREE(requests);
+}
+
+/*
  * The first thing in the event loop after a restore.
  */
 static void ds_child_restored(struct tevent_context *ev,
@@ -632,8 +807,6 @@ static void ds_child_restored(struct tevent_context *ev,
 	struct smbXsrv_client *client = ds_child->sconn->client;
 	struct smbXsrv_connection *xconn = NULL;
 	struct smbXsrv_connection *next = NULL;
-	struct smbd_smb2_request *req = NULL;
-	struct smbd_smb2_request *next_req = NULL;
 	struct ds_restore *restore = ds_child->restore;
 	NTTIME pause = ds_now() - restore->old->frozen;
 	json_t *lost = json_array();
@@ -673,25 +846,31 @@ static void ds_child_restored(struct tevent_context *ev,
 		if (!NT_STATUS_IS_OK(status)) {
 			smbd_server_connection_terminate(xconn,
 							 nt_errstr(status));
-			continue;
-		}
-		for (req = xconn->smb2.requests;
-		     req != NULL;
-		     req = next_req) {
-			next_req = req->next;
-			status = smbd_smb2_request_dispatch(req);
-			if (!NT_STATUS_IS_OK(status)) {
-				smbd_server_connection_terminate(
-					xconn, nt_errstr(status));
-				break;
-			}
 		}
 	}
+	ds_child_issue_all();
 
 	ds_child_thaw();
 }
 
-static NTSTATUS ds_child_restore(struct smbXsrv_connection *xconn)
+static const char *ds_image_reason(int err)
+{
+	switch (err) {
+	case EPROTONOSUPPORT:
+		return "its image was written by another version";
+	case ENODATA:
+		return "its image is not complete";
+	case EBADMSG:
+		return "its image is damaged";
+	default:
+		return strerror(err);
+	}
+}
+
+/*
+ * NULL, or why it cannot be brought back
+ */
+static const char *ds_child_restore(struct smbXsrv_connection *xconn)
 {
 	struct ds_held *held = ds_child->held;
 	struct ds_restore *restore = NULL;
@@ -701,7 +880,7 @@ static NTSTATUS ds_child_restore(struct smbXsrv_connection *xconn)
 
 	restore = talloc_zero(ds_child, struct ds_restore);
 	if (restore == NULL) {
-		return NT_STATUS_NO_MEMORY;
+		return "out of memory";
 	}
 	restore->client = ds_child->sconn->client;
 	restore->sconn = ds_child->sconn;
@@ -713,14 +892,14 @@ static NTSTATUS ds_child_restore(struct smbXsrv_connection *xconn)
 
 	ret = ds_image_open(restore, held->fds[0], &image);
 	if (ret != 0) {
-		return map_nt_error_from_unix_common(ret);
+		return ds_image_reason(ret);
 	}
 	status = ds_restore_client(image, restore, xconn);
 
 	/* keys are in the session from here on */
 	ds_image_wipe(image);
 	TALLOC_FREE(image);
-	return status;
+	return NT_STATUS_IS_OK(status) ? NULL : nt_errstr(status);
 }
 
 void ds_held_close(struct ds_held *held)
@@ -759,6 +938,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 		    struct smbXsrv_connection *xconn)
 {
 	struct tevent_immediate *im = NULL;
+	const char *reason = NULL;
 	char op[16];
 	NTSTATUS status;
 
@@ -789,12 +969,12 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	}
 
 	ds_child->state = DS_CHILD_RETURNING;
-	status = ds_child_restore(xconn);
+	reason = ds_child_restore(xconn);
 	ds_held_close(ds_child->held);
 	TALLOC_FREE(ds_child->held);
 	change_to_root_user();
-	if (!NT_STATUS_IS_OK(status)) {
-		ds_child_failed(nt_errstr(status));
+	if (reason != NULL) {
+		ds_child_failed(reason);
 		exit_server_cleanly("cannot be restored");
 	}
 

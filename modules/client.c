@@ -22,6 +22,7 @@
 #include "smbd/globals.h"
 #include "source3/smbd/smbXsrv_session.h"
 #include "messages.h"
+#include "lib/util/tsort.h"
 #include "librpc/gen_ndr/ndr_smbXsrv.h"
 #include "../lib/tsocket/tsocket.h"
 #include "durable_state/ndr_durable_state.h"
@@ -182,26 +183,55 @@ static NTSTATUS ds_capture_opens(struct ds_capture *cap)
 	return NT_STATUS_OK;
 }
 
-static NTSTATUS ds_capture_requests(struct ds_capture *cap)
+static int ds_request_cmp(struct smbd_smb2_request **a,
+			  struct smbd_smb2_request **b)
 {
+	return timeval_compare(&(*a)->request_time, &(*b)->request_time);
+}
+
+struct smbd_smb2_request **ds_requests(TALLOC_CTX *mem_ctx,
+				       struct smbXsrv_client *client)
+{
+	struct smbd_smb2_request **requests = NULL;
 	struct smbXsrv_connection *xconn = NULL;
 	struct smbd_smb2_request *req = NULL;
+	size_t num = 0;
 
-	for (xconn = cap->client->connections;
-	     xconn != NULL;
-	     xconn = xconn->next) {
-		for (req = xconn->smb2.requests;
-		     req != NULL;
-		     req = req->next) {
-			NTSTATUS status;
-
-			status = ds_capture_request(cap, req);
-			if (!NT_STATUS_IS_OK(status)) {
-				return status;
-			}
+	for (xconn = client->connections; xconn != NULL; xconn = xconn->next) {
+		for (req = xconn->smb2.requests; req != NULL; req = req->next) {
+			num += 1;
 		}
 	}
-	return NT_STATUS_OK;
+	requests = talloc_array(mem_ctx, struct smbd_smb2_request *, num + 1);
+	if (requests == NULL) {
+		return NULL;
+	}
+	num = 0;
+	for (xconn = client->connections; xconn != NULL; xconn = xconn->next) {
+		for (req = xconn->smb2.requests; req != NULL; req = req->next) {
+			requests[num] = req;
+			num += 1;
+		}
+	}
+	requests[num] = NULL;
+	TYPESAFE_QSORT(requests, num, ds_request_cmp);
+	return requests;
+}
+
+static NTSTATUS ds_capture_requests(struct ds_capture *cap)
+{
+	struct smbd_smb2_request **requests = ds_requests(cap, cap->client);
+	NTSTATUS status = NT_STATUS_OK;
+	size_t i;
+
+	if (requests == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	for (i = 0; (requests[i] != NULL) && NT_STATUS_IS_OK(status); i++) {
+		status = ds_capture_request(cap, requests[i]);
+	}
+	TALLOC_FREE(requests);
+	return status;
 }
 
 static NTSTATUS ds_capture_all(struct ds_capture *cap, NTTIME frozen)

@@ -28,6 +28,7 @@
 struct smbd_durable_hooks;
 struct smbd_server_connection;
 struct smbXsrv_connection;
+struct smbd_smb2_request;
 struct messaging_context;
 
 /*
@@ -90,6 +91,8 @@ void ds_child_start(struct smbd_server_connection *sconn,
 bool ds_child_stop(struct smbd_server_connection *sconn);
 bool ds_child_may_read(struct smbXsrv_connection *xconn);
 void ds_child_progress(struct smbXsrv_connection *xconn);
+/* Was it brought back, and is it not its turn yet? */
+bool ds_child_is_later(const struct smbd_smb2_request *req);
 
 /* protection.c */
 

@@ -150,6 +150,13 @@ NTSTATUS ds_restore_pipe(struct files_struct *fsp);
  * again?
  */
 bool ds_request_waits(struct smbd_smb2_request *req);
+
+/*
+ * All requests of all connections in the order in which they came, NULL
+ * behind the last one; NULL if there is no memory.
+ */
+struct smbd_smb2_request **ds_requests(TALLOC_CTX *mem_ctx,
+				       struct smbXsrv_client *client);
 NTSTATUS ds_capture_request(struct ds_capture *cap,
 			    struct smbd_smb2_request *req);
 NTSTATUS ds_restore_request(struct ds_restore *restore,

@@ -25,6 +25,7 @@
 #include "rpc_server/srv_pipe_hnd.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
+#include "process.h"
 
 /*
  * A create waits if it was deferred until an oplock or lease break is
@@ -47,6 +48,9 @@ bool ds_request_waits(struct smbd_smb2_request *req)
 {
 	const uint8_t *inhdr = NULL;
 
+	if (ds_child_is_later(req)) {
+		return true;
+	}
 	if ((req->subreq == NULL) || (req->current_idx != 1)) {
 		return false;
 	}

@@ -25,6 +25,8 @@
 #include "../libcli/smb/smb_constants.h"
 #include "librpc/gen_ndr/ndr_smbXsrv.h"
 #include "auth.h"
+#include "passdb.h"
+#include "passdb/machine_sid.h"
 #include "source3/lib/substitute.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
@@ -108,6 +110,33 @@ static const char *ds_session_user(const struct smbXsrv_session_global0 *global)
 	return (info != NULL) ? info->info->account_name : "";
 }
 
+/*
+ * Is there still such a user? Only our own SAM is asked: a domain's users
+ * are valid as long as their session is, with smbd too.
+ */
+static bool ds_session_user_exists(const struct auth_session_info *info)
+{
+	const struct security_token *token = info->security_token;
+	struct samu *sam = NULL;
+	const struct dom_sid *sid = NULL;
+	bool ok;
+
+	if (security_session_user_level(info, NULL) < SECURITY_USER) {
+		return true;
+	}
+	sid = &token->sids[PRIMARY_USER_SID_INDEX];
+	if (!sid_check_is_in_our_sam(sid)) {
+		return true;
+	}
+	sam = samu_new(talloc_tos());
+	if (sam == NULL) {
+		return true;
+	}
+	ok = pdb_getsampwsid(sam, sid);
+	TALLOC_FREE(sam);
+	return ok && (getpwuid(info->unix_token->uid) != NULL);
+}
+
 NTSTATUS ds_restore_session(struct ds_restore *restore,
 			    const struct ds_session *record)
 {
@@ -139,6 +168,16 @@ NTSTATUS ds_restore_session(struct ds_restore *restore,
 				ds_session_user(global),
 				status);
 		status = NT_STATUS_OK;
+		goto done;
+	}
+	if ((global->auth_session_info != NULL) &&
+	    !ds_session_user_exists(global->auth_session_info))
+	{
+		/* USER_SESSION_DELETED for the client */
+		ds_restore_lost(restore,
+				"session of",
+				ds_session_user(global),
+				NT_STATUS_NO_SUCH_USER);
 		goto done;
 	}
 

@@ -21,6 +21,7 @@
 #include "smbd/smbd.h"
 #include "smbd/globals.h"
 #include "smbd/durable_hooks.h"
+#include "system/select.h"
 #include "system/wait.h"
 #include <sys/pidfd.h>
 #include "messages.h"
@@ -54,6 +55,9 @@
 
 /* Closing all files of those that are cut off; the end of the others */
 #define DS_END_SECONDS 5
+
+/* notifyd has nothing to do when it ends */
+#define DS_NOTIFYD_END_MSEC 1000
 
 enum ds_stop_phase {
 	DS_STOP_FREEZE,
@@ -454,6 +458,42 @@ static void ds_stop_send(struct ds_stop *stop,
 }
 
 /*
+ * It has ended, or is on its way. Another child's end may interrupt the wait;
+ * smbd's own handler may be first.
+ */
+static void ds_stop_reap(pid_t pid)
+{
+	pid_t ret;
+
+	do {
+		ret = waitpid(pid, NULL, 0);
+	} while ((ret == -1) && (errno == EINTR));
+}
+
+/*
+ * Names of processes outlive smbd where others, as samba-dcerpcd, have the
+ * database open, and one that is not reaped is taken for alive: the next
+ * notifyd could not have its name.
+ */
+static void ds_stop_notifyd_end(struct ds_stop *stop)
+{
+	struct server_id notifyd = stop->parent->smbd->notifyd();
+	pid_t pid = procid_to_pid(&notifyd);
+	struct pollfd pfd = { .fd = stop->notifyd_fd, .events = POLLIN, };
+	int ret;
+
+	if (stop->notifyd_fd == -1) {
+		return;
+	}
+	(void)kill(pid, SIGTERM);
+	ret = poll(&pfd, 1, DS_NOTIFYD_END_MSEC);
+	if (ret <= 0) {
+		(void)kill(pid, SIGKILL);
+	}
+	ds_stop_reap(pid);
+}
+
+/*
  * Go on as far as the phase's condition is met.
  */
 static void ds_stop_next(struct ds_stop *stop)
@@ -510,21 +550,9 @@ static void ds_stop_next(struct ds_stop *stop)
 	}
 
 	if (ds_stop_count(stop, DS_PEER_HELD) == 0) {
+		ds_stop_notifyd_end(stop);
 		exit_server_cleanly("termination signal");
 	}
-}
-
-/*
- * Its end of the socket pair is closed, so it is on its way. Another
- * child's end may interrupt the wait; smbd's own handler may be first.
- */
-static void ds_stop_reap(pid_t pid)
-{
-	pid_t ret;
-
-	do {
-		ret = waitpid(pid, NULL, 0);
-	} while ((ret == -1) && (errno == EINTR));
 }
 
 void ds_stop_peer(struct ds_peer *peer, const char *op, json_t *json)
