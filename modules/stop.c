@@ -78,6 +78,7 @@ struct ds_stop {
 	/* notifyd has not answered yet */
 	bool pinged;
 	/* and may end before it does */
+	pid_t notifyd_pid;
 	int notifyd_fd;
 	struct tevent_fd *notifyd_fde;
 	unsigned int num_held;
@@ -331,7 +332,12 @@ static void ds_stop_barrier(struct ds_stop *stop)
 	NTSTATUS status;
 
 	/* readable when the process has ended, also as a zombie */
-	stop->notifyd_fd = pidfd_open(procid_to_pid(&notifyd), 0);
+	stop->notifyd_pid = procid_to_pid(&notifyd);
+	if (stop->notifyd_pid <= 0) {
+		/* it has ended, and the next one is not there yet */
+		return;
+	}
+	stop->notifyd_fd = pidfd_open(stop->notifyd_pid, 0);
 	if (stop->notifyd_fd == -1) {
 		return;
 	}
@@ -477,20 +483,19 @@ static void ds_stop_reap(pid_t pid)
  */
 static void ds_stop_notifyd_end(struct ds_stop *stop)
 {
-	struct server_id notifyd = stop->parent->smbd->notifyd();
-	pid_t pid = procid_to_pid(&notifyd);
 	struct pollfd pfd = { .fd = stop->notifyd_fd, .events = POLLIN, };
 	int ret;
 
 	if (stop->notifyd_fd == -1) {
 		return;
 	}
-	(void)kill(pid, SIGTERM);
+	/* not by its number, which may be another's or nobody's by now */
+	(void)pidfd_send_signal(stop->notifyd_fd, SIGTERM, NULL, 0);
 	ret = poll(&pfd, 1, DS_NOTIFYD_END_MSEC);
 	if (ret <= 0) {
-		(void)kill(pid, SIGKILL);
+		(void)pidfd_send_signal(stop->notifyd_fd, SIGKILL, NULL, 0);
 	}
-	ds_stop_reap(pid);
+	ds_stop_reap(stop->notifyd_pid);
 }
 
 /*
