@@ -483,19 +483,22 @@ static void ds_stop_reap(pid_t pid)
  */
 static void ds_stop_notifyd_end(struct ds_stop *stop)
 {
+	static const int signals[] = { SIGTERM, SIGKILL };
 	struct pollfd pfd = { .fd = stop->notifyd_fd, .events = POLLIN, };
-	int ret;
+	size_t i;
 
 	if (stop->notifyd_fd == -1) {
 		return;
 	}
-	/* not by its number, which may be another's or nobody's by now */
-	(void)pidfd_send_signal(stop->notifyd_fd, SIGTERM, NULL, 0);
-	ret = poll(&pfd, 1, DS_NOTIFYD_END_MSEC);
-	if (ret <= 0) {
-		(void)pidfd_send_signal(stop->notifyd_fd, SIGKILL, NULL, 0);
+	for (i = 0; i < ARRAY_SIZE(signals); i++) {
+		/* as long as it is not reaped its number is no other's */
+		if (waitpid(stop->notifyd_pid, NULL, WNOHANG) != 0) {
+			return;
+		}
+		(void)kill(stop->notifyd_pid, signals[i]);
+		(void)poll(&pfd, 1, DS_NOTIFYD_END_MSEC);
 	}
-	ds_stop_reap(stop->notifyd_pid);
+	(void)waitpid(stop->notifyd_pid, NULL, WNOHANG);
 }
 
 /*

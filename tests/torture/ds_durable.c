@@ -419,6 +419,7 @@ static bool test_replay_pending(struct torture_context *tctx,
 				 SMB2_OPLOCK_LEVEL_BATCH);
 	CHECK_OK(smb2_create(c2->tree, tctx, &io));
 	holder = io.out.file.handle;
+	CHECK_VAL(io.out.oplock_level, SMB2_OPLOCK_LEVEL_BATCH);
 
 	smb2_oplock_create_share(&sent,
 				 DS_NAME("replay-pending"),
@@ -428,8 +429,8 @@ static bool test_replay_pending(struct torture_context *tctx,
 	sent.in.create_guid = GUID_random();
 	sent.in.timeout = 60000;
 	req = smb2_create_send(c1->tree, &sent);
-	CHECK_TRUE(ds_wait_break(tctx, c2, 1));
 	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_wait_break(tctx, c2, 1));
 	before = ds_replay_waiting(tctx, c1, &sent);
 	torture_comment(tctx, "before: %s\n", nt_errstr(before));
 
