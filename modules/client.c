@@ -255,7 +255,6 @@ NTSTATUS ds_capture_objects(struct ds_capture *cap, NTTIME frozen)
 		.stored = client->global->stored,
 		.next_channel_id = client->next_channel_id,
 		.global_client_caps = global_client_caps,
-		.num_users = client->sconn->num_users,
 	};
 	NTSTATUS status;
 
@@ -496,7 +495,6 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	client->server_multi_channel_enabled =
 		(restore->old->next_channel_id != 0);
 	global_client_caps = restore->old->global_client_caps;
-	restore->sconn->num_users = restore->old->num_users;
 
 	if (restore->old->stored) {
 		status = smbXsrv_client_adopt(client,

@@ -202,6 +202,8 @@ NTSTATUS ds_restore_session(struct ds_restore *restore,
 		goto done;
 	}
 	talloc_keep_secret(info->session_key.data);
+	/* taken away again when the session ends, whatever comes first */
+	restore->sconn->num_users += 1;
 	if (security_session_user_level(info, NULL) >= SECURITY_USER) {
 		session->homes_snum = register_homes_share(
 			info->unix_info->unix_name);

@@ -125,7 +125,6 @@ static void fill_client(TALLOC_CTX *mem_ctx, void *p)
 		.stored = value8(),
 		.next_channel_id = value64(),
 		.global_client_caps = value32(),
-		.num_users = value32(),
 	};
 }
 
@@ -144,7 +143,6 @@ static void same_client(const void *pa, const void *pb)
 	SAME_INT(a, b, stored);
 	SAME_INT(a, b, next_channel_id);
 	SAME_INT(a, b, global_client_caps);
-	SAME_INT(a, b, num_users);
 }
 
 static void fill_connection(TALLOC_CTX *mem_ctx, void *p)

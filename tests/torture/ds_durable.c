@@ -195,6 +195,9 @@ static bool test_v2_lease(struct torture_context *tctx, struct ds_client *c)
 	return ds_away(tctx, c, true, DS_DURABLE_LEASE);
 }
 
+/* not in DS_DIR, which every test empties */
+#define DS_LOCKED_FILE "durable-state-locked"
+
 /*
  * A client that is away keeps its locks. Not every server lets it: the
  * first time is without a restart.
@@ -213,7 +216,7 @@ static bool test_locks(struct torture_context *tctx, struct ds_client *c2)
 	CHECK_TRUE(c != NULL);
 	if (!ds_durable_open(tctx,
 			     c,
-			     DS_NAME("locks"),
+			     DS_LOCKED_FILE,
 			     false,
 			     DS_DURABLE_OPLOCK,
 			     0,
@@ -234,6 +237,11 @@ static bool test_locks(struct torture_context *tctx, struct ds_client *c2)
 		CHECK_TRUE(c != NULL);
 		status = ds_durable_reconnect(tctx, c, &d);
 		if (i == 0 && !NT_STATUS_IS_OK(status)) {
+			/*
+			 * smbd has forgotten the handle, but not its locks.
+			 * They must not be found on another file, which
+			 * would have the inode of this one: it stays.
+			 */
 			TALLOC_FREE(c);
 			torture_skip(tctx, "a locked file is not durable\n");
 		}
@@ -242,8 +250,10 @@ static bool test_locks(struct torture_context *tctx, struct ds_client *c2)
 	CHECK_OK(ds_lock(c, d.h, 0, 4, SMB2_LOCK_FLAG_UNLOCK));
 	CHECK_OK(ds_lock(c, d.h, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
 	CHECK_OK(smb2_util_close(c->tree, d.h));
-	CHECK_OK(ds_open_rw(c2, DS_NAME("locks"), &h2));
+	CHECK_OK(ds_open_rw(c2, DS_LOCKED_FILE, &h2));
 	CHECK_OK(ds_lock(c2, h2, 0, 4, DS_LOCK_TRY_EXCLUSIVE));
+	CHECK_CLOSE(c2, h2);
+	CHECK_OK(smb2_util_unlink(c2->tree, DS_LOCKED_FILE));
 done:
 	ds_close(c2, &h2);
 	TALLOC_FREE(c);
@@ -419,6 +429,7 @@ static bool test_replay_pending(struct torture_context *tctx,
 				 SMB2_OPLOCK_LEVEL_BATCH);
 	CHECK_OK(smb2_create(c2->tree, tctx, &io));
 	holder = io.out.file.handle;
+	CHECK_VAL(io.out.oplock_level, SMB2_OPLOCK_LEVEL_BATCH);
 
 	smb2_oplock_create_share(&sent,
 				 DS_NAME("replay-pending"),
@@ -428,8 +439,8 @@ static bool test_replay_pending(struct torture_context *tctx,
 	sent.in.create_guid = GUID_random();
 	sent.in.timeout = 60000;
 	req = smb2_create_send(c1->tree, &sent);
-	CHECK_TRUE(ds_wait_break(tctx, c2, 1));
 	CHECK_TRUE(ds_wait_interim(tctx, req));
+	CHECK_TRUE(ds_wait_break(tctx, c2, 1));
 	before = ds_replay_waiting(tctx, c1, &sent);
 	torture_comment(tctx, "before: %s\n", nt_errstr(before));
 
