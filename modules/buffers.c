@@ -74,8 +74,9 @@ struct ds_buffers {
 	uint32_t end;
 	struct ds_buffers_class classes[DS_BUFFERS_CLASSES];
 	struct ds_buffer *used;
-	/* bytes that were freed since free blocks were joined */
+	/* bytes that were freed since free blocks were joined, or trimmed */
 	size_t freed;
+	size_t untrimmed;
 };
 
 static uint32_t ds_buffers_units(unsigned int class)
@@ -331,16 +332,26 @@ static bool ds_buffers_provide(struct ds_buffers *b, unsigned int class)
 
 /* ---- blocks in use */
 
+static void ds_buffers_free(struct ds_buffers *b,
+			    unsigned int class,
+			    uint32_t unit)
+{
+	size_t length = ds_buffers_bytes(ds_buffers_units(class));
+
+	ds_buffers_push(b, class, unit);
+	b->freed += length;
+	if (class >= DS_BUFFERS_PUNCH_CLASS) {
+		b->untrimmed += length;
+	}
+}
+
 static int ds_buffer_destructor(struct ds_buffer *buffer)
 {
-	struct ds_buffers *b = buffer->b;
-
-	if (b == NULL) {
+	if (buffer->b == NULL) {
 		return 0;
 	}
-	DLIST_REMOVE(b->used, buffer);
-	ds_buffers_push(b, buffer->class, buffer->unit);
-	b->freed += ds_buffers_bytes(ds_buffers_units(buffer->class));
+	DLIST_REMOVE(buffer->b->used, buffer);
+	ds_buffers_free(buffer->b, buffer->class, buffer->unit);
 	return 0;
 }
 
@@ -354,34 +365,70 @@ static unsigned int ds_buffers_class(size_t length)
 	return 8 * sizeof(long) - __builtin_clzl(units);
 }
 
+/*
+ * A block of the class that nobody has
+ */
+static bool ds_buffers_pop(struct ds_buffers *b,
+			   unsigned int class,
+			   uint32_t *unit)
+{
+	struct ds_buffers_class *c = &b->classes[class];
+
+	if ((c->num == 0) && !ds_buffers_provide(b, class)) {
+		return false;
+	}
+	c->num -= 1;
+	*unit = c->units[c->num];
+	return true;
+}
+
 void *ds_buffers_alloc(struct ds_buffers *b,
 		       TALLOC_CTX *owner,
 		       size_t length)
 {
-	struct ds_buffers_class *c = NULL;
 	struct ds_buffer *buffer = NULL;
 	unsigned int class;
+	uint32_t unit;
 
 	if (length > DS_BUFFERS_MAX) {
 		return NULL;
 	}
-	class = ds_buffers_class(length);
-	c = &b->classes[class];
-	if ((c->num == 0) && !ds_buffers_provide(b, class)) {
-		return NULL;
-	}
-
 	buffer = talloc(owner, struct ds_buffer);
 	if (buffer == NULL) {
 		return NULL;
 	}
-	c->num -= 1;
+	class = ds_buffers_class(length);
+	if (!ds_buffers_pop(b, class, &unit)) {
+		TALLOC_FREE(buffer);
+		return NULL;
+	}
 	*buffer = (struct ds_buffer) {
-		.b = b, .unit = c->units[c->num], .class = class,
+		.b = b, .unit = unit, .class = class,
 	};
 	DLIST_ADD(b->used, buffer);
 	talloc_set_destructor(buffer, ds_buffer_destructor);
-	return b->map + ds_buffers_bytes(buffer->unit);
+	return b->map + ds_buffers_bytes(unit);
+}
+
+void *ds_buffers_take(struct ds_buffers *b, size_t length)
+{
+	uint32_t unit;
+
+	if ((length > DS_BUFFERS_MAX) ||
+	    !ds_buffers_pop(b, ds_buffers_class(length), &unit))
+	{
+		return NULL;
+	}
+	return b->map + ds_buffers_bytes(unit);
+}
+
+void ds_buffers_give(struct ds_buffers *b, void *p, size_t length)
+{
+	size_t offset = (uint8_t *)p - b->map;
+
+	ds_buffers_free(b,
+			ds_buffers_class(length),
+			offset >> DS_BUFFERS_UNIT_SHIFT);
 }
 
 /*
@@ -430,6 +477,7 @@ void ds_buffers_trim(struct ds_buffers *b)
 
 	ds_buffers_join(b);
 	ds_buffers_cut(b);
+	b->untrimmed = 0;
 
 	if (b->size > ds_buffers_bytes(b->end)) {
 		ret = ftruncate(b->fd, ds_buffers_bytes(b->end));
@@ -451,6 +499,11 @@ void ds_buffers_trim(struct ds_buffers *b)
 					ds_buffers_bytes(ds_buffers_units(i)));
 		}
 	}
+}
+
+size_t ds_buffers_freed(const struct ds_buffers *b)
+{
+	return b->untrimmed;
 }
 
 /* ---- readers and both */

@@ -54,10 +54,19 @@ void *ds_buffers_alloc(struct ds_buffers *b,
 		       size_t length);
 
 /*
+ * The same without an owner: whoever took it gives it back, with the length
+ * it was taken with.
+ */
+void *ds_buffers_take(struct ds_buffers *b, size_t length);
+void ds_buffers_give(struct ds_buffers *b, void *p, size_t length);
+
+/*
  * Give memory that is free back to the kernel. For times when nothing is
- * going on: it is not cheap.
+ * going on: it is not cheap. Bytes that were freed since the last time tell
+ * whether it is worth it, about.
  */
 void ds_buffers_trim(struct ds_buffers *b);
+size_t ds_buffers_freed(const struct ds_buffers *b);
 
 /* ---- for a reader */
 

@@ -951,6 +951,9 @@ static const char *ds_child_restore(struct smbXsrv_connection *xconn)
 			return reason;
 		}
 		ret = ds_image_open_live(restore, held->fds[0], &image);
+		if (ret == 0) {
+			restore->resume->side = ds_image_side(image);
+		}
 	} else {
 		ret = ds_image_open(restore, held->fds[0], &image);
 	}
@@ -1034,7 +1037,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	(void)ds_save_create(sconn);
 	if (ds_child->held == NULL) {
 		ds_first_read_timeout(xconn);
-		(void)ds_save_start(sconn);
+		(void)ds_save_start(sconn, 0);
 		return;
 	}
 
@@ -1048,7 +1051,10 @@ void ds_child_start(struct smbd_server_connection *sconn,
 		exit_server_cleanly("cannot be restored");
 	}
 
-	(void)ds_save_start(sconn);
+	(void)ds_save_start(sconn,
+			    (ds_child->restore->resume != NULL) ?
+				    ds_child->restore->resume->whole_crashes :
+				    0);
 
 	/*
 	 * Everybody's locks must be back before anybody can ask for one.

@@ -368,6 +368,7 @@ static NTSTATUS ds_restore_connection_record(
 
 static NTSTATUS ds_restore_record(struct ds_restore *restore,
 				  uint32_t type,
+				  uint64_t key,
 				  const DATA_BLOB *data,
 				  struct smbXsrv_connection **first)
 {
@@ -435,17 +436,14 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 				restore, &r.request, &req);
 		}
 		break;
-	case DS_RECORD_STREAM:
-		status = ds_resume_stream(restore, *data);
+	case DS_RECORD_CHANNEL:
+		status = ds_resume_channel(restore, key, *data);
 		break;
-	case DS_RECORD_READING:
-		status = ds_resume_reading(restore, *data);
+	case DS_RECORD_SEEN:
+		status = ds_resume_seen(restore, *data);
 		break;
-	case DS_RECORD_REPLY:
-		status = ds_resume_reply(restore, *data);
-		break;
-	case DS_RECORD_RECEIVED:
-		status = ds_resume_received(restore, *data);
+	case DS_RECORD_SLOTS:
+		status = ds_resume_slots(restore, *data);
 		break;
 	default:
 		break;
@@ -475,7 +473,8 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	NTSTATUS status;
 
 	while (ds_image_next(image, &pos, &type, &key, &data)) {
-		status = ds_restore_record(restore, type, &data, &first);
+		status = ds_restore_record(
+			restore, type, key, &data, &first);
 		if (!NT_STATUS_IS_OK(status)) {
 			return status;
 		}
@@ -484,9 +483,8 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	if (restore->resume != NULL) {
-		status = ds_resume_end(restore);
-		if (!NT_STATUS_IS_OK(status)) {
-			return status;
+		if (restore->resume->xconn == NULL) {
+			return NT_STATUS_INVALID_PARAMETER;
 		}
 	}
 

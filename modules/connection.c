@@ -50,7 +50,7 @@ static NTSTATUS ds_capture_incoming(TALLOC_CTX *mem_ctx,
 
 	if (state->pktbuf == NULL) {
 		*incoming = data_blob_talloc(
-			mem_ctx, state->hdr.nbt, NBT_HDR_SIZE - left);
+			mem_ctx, state->nbt, NBT_HDR_SIZE - left);
 		return NT_STATUS_OK;
 	}
 
@@ -59,7 +59,7 @@ static NTSTATUS ds_capture_incoming(TALLOC_CTX *mem_ctx,
 	if (incoming->data == NULL) {
 		return NT_STATUS_NO_MEMORY;
 	}
-	memcpy(incoming->data, state->hdr.nbt, NBT_HDR_SIZE);
+	memcpy(incoming->data, state->nbt, NBT_HDR_SIZE);
 	memcpy(incoming->data + NBT_HDR_SIZE, state->pktbuf, got);
 	return NT_STATUS_OK;
 }

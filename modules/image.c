@@ -51,9 +51,14 @@ struct ds_image_header {
 
 /* Records follow it */
 struct ds_image_log {
-	/* bytes that count, this struct included; the commit mark */
+	/*
+	 * Bytes that count, this struct included: a multiple of 8. Bit 0 is
+	 * ds_image_side(). The commit mark.
+	 */
 	uint64_t used;
 };
+
+#define DS_IMAGE_SIDE UINT64_C(1)
 
 /* Flags of a record */
 #define DS_IMAGE_REMOVED 1
@@ -107,6 +112,18 @@ static struct ds_image_log *ds_image_log(const struct ds_image *image,
 					 size_t log)
 {
 	return (struct ds_image_log *)(image->map + log);
+}
+
+static size_t ds_image_used(const struct ds_image *image, size_t log)
+{
+	return ds_image_log(image, log)->used & ~DS_IMAGE_SIDE;
+}
+
+unsigned int ds_image_side(const struct ds_image *image)
+{
+	size_t log = ds_image_header(image)->log;
+
+	return ds_image_log(image, log)->used & DS_IMAGE_SIDE;
 }
 
 static size_t ds_image_padded(size_t length)
@@ -278,7 +295,7 @@ static size_t ds_image_end(const struct ds_image *image)
 {
 	size_t log = ds_image_header(image)->log;
 
-	return log + ds_image_log(image, log)->used;
+	return log + ds_image_used(image, log);
 }
 
 /*
@@ -368,13 +385,14 @@ void ds_image_commit(struct ds_image *image)
 {
 	struct ds_image_header *header = ds_image_header(image);
 	size_t used = image->staged - image->log;
+	unsigned int side = ds_image_side(image) ^ DS_IMAGE_SIDE;
 
 	if (header->complete != 0) {
 		/* the seal would not fit, which looks like damage */
 		__atomic_store_n(&header->complete, 0, __ATOMIC_RELEASE);
 	}
 
-	ds_image_mark(&ds_image_log(image, image->log)->used, used);
+	ds_image_mark(&ds_image_log(image, image->log)->used, used | side);
 	if (image->rewriting) {
 		ds_image_mark(&header->log, image->log);
 		image->rewriting = false;
@@ -514,7 +532,7 @@ static int ds_image_add_entry(struct ds_image *image,
 static int ds_image_check_header(const struct ds_image *image, bool live)
 {
 	const struct ds_image_header *header = ds_image_header(image);
-	const struct ds_image_log *log = NULL;
+	size_t used;
 
 	if (header->magic != DS_IMAGE_MAGIC) {
 		return EBADMSG;
@@ -526,7 +544,7 @@ static int ds_image_check_header(const struct ds_image *image, bool live)
 		return ENODATA;
 	}
 	if ((header->log < sizeof(*header)) ||
-	    (header->log > image->size - sizeof(*log)) ||
+	    (header->log > image->size - sizeof(struct ds_image_log)) ||
 	    (header->log % 8 != 0))
 	{
 		return EBADMSG;
@@ -536,9 +554,9 @@ static int ds_image_check_header(const struct ds_image *image, bool live)
 	{
 		return EBADMSG;
 	}
-	log = ds_image_log(image, header->log);
-	if ((log->used < sizeof(*log)) ||
-	    (log->used > image->size - header->log))
+	used = ds_image_used(image, header->log);
+	if ((used < sizeof(struct ds_image_log)) || (used % 8 != 0) ||
+	    (used > image->size - header->log))
 	{
 		return EBADMSG;
 	}
@@ -668,7 +686,7 @@ int ds_image_fd(const struct ds_image *image)
 size_t ds_image_size(const struct ds_image *image)
 {
 	return sizeof(struct ds_image_header) +
-	       ds_image_log(image, ds_image_header(image)->log)->used;
+	       ds_image_used(image, ds_image_header(image)->log);
 }
 
 void ds_image_wipe(struct ds_image *image)

@@ -131,6 +131,13 @@ bool ds_image_next(const struct ds_image *image,
 int ds_image_fd(const struct ds_image *image);
 
 /*
+ * 0 or 1, the other one with each commit. Who has a few words that change
+ * all the time keeps them elsewhere, twice: it writes those of the other
+ * side, and the commit makes them valid together with the records.
+ */
+unsigned int ds_image_side(const struct ds_image *image);
+
+/*
  * Bytes that count.
  */
 size_t ds_image_size(const struct ds_image *image);

@@ -536,11 +536,13 @@ const struct smbd_durable_hooks ds_process_hooks = {
 	.child_stop = ds_child_stop,
 	.child_may_read = ds_child_may_read,
 	.child_progress = ds_child_progress,
+	.child_header = ds_save_header,
 	.child_buffer = ds_save_buffer,
 	.child_reading = ds_save_reading,
 	.child_received = ds_save_received,
 	.child_started = ds_save_started,
 	.child_completed = ds_save_completed,
+	.child_freed = ds_save_freed,
 	.child_exit = ds_save_exit,
 	.parent_zombie = ds_crash_zombie,
 };

@@ -31,27 +31,211 @@
 /* Processes that may end over one request before it is given up */
 #define DS_RESUME_CRASHES 3
 
-NTSTATUS ds_resume_stream(struct ds_restore *restore, DATA_BLOB data)
+static const void *ds_resume_at(const struct ds_resume *resume,
+				uint64_t offset,
+				size_t length)
 {
-	struct ds_resume *resume = restore->resume;
-	struct smbXsrv_connection *xconn = NULL;
-	struct ds_stream s;
-	uint64_t id;
-	uint32_t i;
-	int ret;
+	if (offset % 8 != 0) {
+		return NULL;
+	}
+	return ds_buffers_at(resume->buffers, offset, length);
+}
 
-	if ((resume == NULL) || (resume->xconn != NULL) ||
-	    (data.length < sizeof(s)))
+static bool ds_resume_place(DATA_BLOB data, struct ds_place *place)
+{
+	if (data.length != sizeof(*place)) {
+		return false;
+	}
+	memcpy(place, data.data, sizeof(*place));
+	return true;
+}
+
+/*
+ * What was read of the next PDU
+ */
+static NTSTATUS ds_resume_reading(struct ds_resume *resume,
+				  const struct ds_channel *channel)
+{
+	const struct ds_reading *reading = &channel->reading;
+	struct smbXsrv_connection *xconn = resume->xconn;
+	uint64_t got = resume->read - resume->stream.received;
+	const uint8_t *pdu = NULL;
+	NTSTATUS status;
+
+	if (got == 0) {
+		return NT_STATUS_OK;
+	}
+	status = ds_restore_incoming(
+		xconn,
+		data_blob_const(channel->nbt, MIN(got, NBT_HDR_SIZE)));
+	if (!NT_STATUS_IS_OK(status) || (got <= NBT_HDR_SIZE)) {
+		return status;
+	}
+
+	got -= NBT_HDR_SIZE;
+	if ((reading->received != resume->stream.received) ||
+	    (reading->length != xconn->smb2.request_read_state.pktfull) ||
+	    (got > reading->length))
+	{
+		DBG_ERR("%" PRIu64 " bytes of a PDU were read and are not in "
+			"the image\n",
+			got);
+		return NT_STATUS_DATA_ERROR;
+	}
+	pdu = ds_buffers_at(resume->buffers, reading->offset, reading->length);
+	if (pdu == NULL) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	if (got < reading->length) {
+		return ds_restore_incoming(xconn, data_blob_const(pdu, got));
+	}
+
+	/* smbd processes it at once when it is told */
+	if (xconn->smb2.request_read_state.pktlen != got) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	if (reading->crashes + 1 >= DS_RESUME_CRASHES) {
+		DBG_ERR("%d processes have ended over one PDU of %" PRIu64
+			" bytes, it is not processed again\n",
+			DS_RESUME_CRASHES,
+			reading->length);
+		return NT_STATUS_CANNOT_MAKE;
+	}
+	memcpy(xconn->smb2.request_read_state.pktbuf, pdu, got);
+	resume->whole = got;
+	resume->whole_crashes = reading->crashes + 1;
+	return NT_STATUS_OK;
+}
+
+/*
+ * What of a reply the kernel has not taken
+ */
+static NTSTATUS ds_resume_reply(struct ds_resume *resume,
+				const struct ds_reply *reply)
+{
+	const struct ds_segment *segments =
+		(const struct ds_segment *)(reply + 1);
+	uint32_t num = reply->num_segments;
+	DATA_BLOB out = data_blob_null;
+	const uint8_t *p = NULL;
+	size_t left;
+	size_t ofs = 0;
+	size_t skip;
+	uint32_t i;
+	NTSTATUS status = NT_STATUS_INVALID_PARAMETER;
+
+	if ((reply->length > resume->stream.completed - reply->begin) ||
+	    (num > (reply->size - sizeof(*reply)) / sizeof(*segments)))
 	{
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	memcpy(&s, data.data, sizeof(s));
-	xconn = ds_find_channel(restore->client, s.channel_id);
-	if ((xconn == NULL) || !ds_connection_is_smb2(xconn) ||
-	    (s.num_seen != (data.length - sizeof(s)) / sizeof(id)) ||
-	    (s.seq_range > xconn->smb2.credits.max) ||
-	    (s.granted > xconn->smb2.credits.max))
+	p = (const uint8_t *)(segments + num);
+	left = reply->size - sizeof(*reply) - num * sizeof(*segments);
+
+	out = data_blob_talloc(talloc_tos(), NULL, reply->length);
+	if (out.data == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	for (i = 0; i < num; i++) {
+		size_t length = segments[i].length;
+		const uint8_t *from = NULL;
+
+		if (length > out.length - ofs) {
+			goto done;
+		}
+		if (segments[i].offset != DS_SEGMENT_INLINE) {
+			from = ds_buffers_at(resume->buffers,
+					     segments[i].offset,
+					     length);
+		} else if (length <= left) {
+			from = p;
+			p += length;
+			left -= length;
+		}
+		if (from == NULL) {
+			goto done;
+		}
+		memcpy(out.data + ofs, from, length);
+		ofs += length;
+	}
+	if (ofs != out.length) {
+		goto done;
+	}
+
+	skip = (resume->written > reply->begin) ?
+		resume->written - reply->begin : 0;
+	status = ds_restore_outgoing(
+		resume->xconn,
+		data_blob_const(out.data + skip, out.length - skip));
+done:
+	data_blob_free(&out);
+	return status;
+}
+
+/*
+ * From the first reply that was not sent to the last one that counts
+ */
+static NTSTATUS ds_resume_replies(struct ds_resume *resume)
+{
+	uint64_t offset = resume->stream.replies;
+	uint64_t queued = resume->written;
+	uint64_t before = 0;
+
+	if (resume->written > resume->stream.completed) {
+		DBG_ERR("%" PRIu64 " bytes were written, the image knows of "
+			"%" PRIu64 "\n",
+			resume->written,
+			resume->stream.completed);
+		return NT_STATUS_DATA_ERROR;
+	}
+	while (queued < resume->stream.completed) {
+		const struct ds_reply *reply = NULL;
+		NTSTATUS status;
+
+		reply = ds_resume_at(resume, offset, sizeof(*reply));
+		if ((reply == NULL) || (reply->size < sizeof(*reply)) ||
+		    (ds_resume_at(resume, offset, reply->size) == NULL) ||
+		    /* one in between is missing, or they go in circles */
+		    (reply->begin > queued) || (reply->begin < before) ||
+		    (reply->length == 0))
+		{
+			return NT_STATUS_INVALID_PARAMETER;
+		}
+		before = reply->begin + 1;
+		offset = reply->next;
+		if (reply->begin + reply->length <= queued) {
+			continue;
+		}
+		status = ds_resume_reply(resume, reply);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
+		}
+		queued = reply->begin + reply->length;
+	}
+	return NT_STATUS_OK;
+}
+
+NTSTATUS ds_resume_channel(struct ds_restore *restore,
+			   uint64_t channel_id,
+			   DATA_BLOB data)
+{
+	struct ds_resume *resume = restore->resume;
+	struct smbXsrv_connection *xconn = NULL;
+	const struct ds_channel *channel = NULL;
+	const struct ds_stream *s = NULL;
+	struct ds_place place;
+	uint64_t id;
+	NTSTATUS status;
+	int ret;
+
+	if ((resume == NULL) || (resume->xconn != NULL) ||
+	    !ds_resume_place(data, &place))
 	{
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	channel = ds_resume_at(resume, place.offset, sizeof(*channel));
+	xconn = ds_find_channel(restore->client, channel_id);
+	if ((channel == NULL) || (xconn == NULL)) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	ret = ds_stream_position(
@@ -59,155 +243,59 @@ NTSTATUS ds_resume_stream(struct ds_restore *restore, DATA_BLOB data)
 	if (ret != 0) {
 		return map_nt_error_from_unix_common(ret);
 	}
+	s = &channel->stream[resume->side];
 	resume->xconn = xconn;
-	resume->received = s.received;
-	resume->completed = s.completed;
+	resume->stream = *s;
+	if (!ds_connection_is_smb2(xconn)) {
+		/* nothing was said, or all of it is lost */
+		return (resume->read == 0) ? NT_STATUS_OK :
+					     NT_STATUS_DATA_ERROR;
+	}
+	if ((s->seq_range > xconn->smb2.credits.max) ||
+	    (s->granted > xconn->smb2.credits.max) ||
+	    (s->received > resume->read))
+	{
+		return NT_STATUS_INVALID_PARAMETER;
+	}
 
 	for (id = 0; id < xconn->smb2.credits.max; id++) {
 		bitmap_clear(xconn->smb2.credits.bitmap, id);
 	}
-	xconn->smb2.credits.seq_low = s.seq_low;
-	xconn->smb2.credits.seq_range = s.seq_range;
-	xconn->smb2.credits.granted = s.granted;
-	for (i = 0; i < s.num_seen; i++) {
-		memcpy(&id,
-		       data.data + sizeof(s) + i * sizeof(id),
-		       sizeof(id));
+	xconn->smb2.credits.seq_low = s->seq_low;
+	xconn->smb2.credits.seq_range = s->seq_range;
+	xconn->smb2.credits.granted = s->granted;
+
+	status = ds_resume_reading(resume, channel);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	return ds_resume_replies(resume);
+}
+
+NTSTATUS ds_resume_seen(struct ds_restore *restore, DATA_BLOB data)
+{
+	struct ds_resume *resume = restore->resume;
+	struct smbXsrv_connection *xconn = NULL;
+	uint64_t id;
+	size_t i;
+
+	if ((resume == NULL) || (resume->xconn == NULL)) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	xconn = resume->xconn;
+	if (resume->stream.num_seen == 0) {
+		/* from a time when there were some */
+		return NT_STATUS_OK;
+	}
+	if (resume->stream.num_seen != data.length / sizeof(id)) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	for (i = 0; i < resume->stream.num_seen; i++) {
+		memcpy(&id, data.data + i * sizeof(id), sizeof(id));
 		bitmap_set(xconn->smb2.credits.bitmap,
 			   id % xconn->smb2.credits.max);
 	}
 	return NT_STATUS_OK;
-}
-
-NTSTATUS ds_resume_reading(struct ds_restore *restore, DATA_BLOB data)
-{
-	struct ds_resume *resume = restore->resume;
-	struct smbXsrv_connection *xconn = NULL;
-	struct ds_reading r;
-	uint8_t nbt[NBT_HDR_SIZE];
-	const uint8_t *pdu = NULL;
-	uint64_t got;
-	NTSTATUS status;
-
-	if ((resume == NULL) || (resume->xconn == NULL) ||
-	    (data.length != sizeof(r)))
-	{
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	xconn = resume->xconn;
-	memcpy(&r, data.data, sizeof(r));
-	if ((r.received != resume->received) ||
-	    (resume->read <= resume->received))
-	{
-		/* of one that has been received since */
-		return NT_STATUS_OK;
-	}
-
-	got = resume->read - resume->received;
-	if ((got < NBT_HDR_SIZE) || (got - NBT_HDR_SIZE > r.length) ||
-	    (r.length > 0xffffff))
-	{
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	got -= NBT_HDR_SIZE;
-	pdu = ds_buffers_at(resume->buffers, r.offset, r.length);
-	if (pdu == NULL) {
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	_smb_setlen_tcp(nbt, r.length);
-	status = ds_restore_incoming(
-		xconn, data_blob_const(nbt, sizeof(nbt)));
-	if (!NT_STATUS_IS_OK(status)) {
-		return status;
-	}
-	resume->reading = true;
-	if (got < r.length) {
-		return ds_restore_incoming(xconn, data_blob_const(pdu, got));
-	}
-
-	/* smbd processes it at once when it is told */
-	if (xconn->smb2.request_read_state.pktlen != r.length) {
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	memcpy(xconn->smb2.request_read_state.pktbuf, pdu, r.length);
-	resume->whole = r.length;
-	return NT_STATUS_OK;
-}
-
-/*
- * What of it the kernel has not taken
- */
-NTSTATUS ds_resume_reply(struct ds_restore *restore, DATA_BLOB data)
-{
-	struct ds_resume *resume = restore->resume;
-	struct ds_reply reply;
-	DATA_BLOB out = data_blob_null;
-	size_t pos;
-	size_t ofs = 0;
-	size_t skip;
-	uint32_t i;
-	NTSTATUS status;
-
-	if ((resume == NULL) || (resume->xconn == NULL) ||
-	    (data.length < sizeof(reply)))
-	{
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	memcpy(&reply, data.data, sizeof(reply));
-	pos = sizeof(reply) + reply.num_segments * sizeof(struct ds_segment);
-	if ((pos > data.length) || (reply.length > 0x2000000)) {
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	if (reply.begin + reply.length <= resume->written) {
-		return NT_STATUS_OK;
-	}
-	if ((resume->queued != 0) ? (reply.begin != resume->queued) :
-				    (reply.begin > resume->written))
-	{
-		/* one in between is missing */
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-
-	out = data_blob_talloc(talloc_tos(), NULL, reply.length);
-	if (out.data == NULL) {
-		return NT_STATUS_NO_MEMORY;
-	}
-	for (i = 0; i < reply.num_segments; i++) {
-		struct ds_segment segment;
-		const uint8_t *p = NULL;
-
-		memcpy(&segment,
-		       data.data + sizeof(reply) + i * sizeof(segment),
-		       sizeof(segment));
-		if (segment.length > out.length - ofs) {
-			return NT_STATUS_INVALID_PARAMETER;
-		}
-		if (segment.offset != DS_SEGMENT_INLINE) {
-			p = ds_buffers_at(resume->buffers,
-					  segment.offset,
-					  segment.length);
-		} else if (segment.length <= data.length - pos) {
-			p = data.data + pos;
-			pos += segment.length;
-		}
-		if (p == NULL) {
-			return NT_STATUS_INVALID_PARAMETER;
-		}
-		memcpy(out.data + ofs, p, segment.length);
-		ofs += segment.length;
-	}
-	if (ofs != out.length) {
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	resume->queued = reply.begin + reply.length;
-
-	skip = (resume->written > reply.begin) ?
-		resume->written - reply.begin : 0;
-	status = ds_restore_outgoing(
-		resume->xconn,
-		data_blob_const(out.data + skip, out.length - skip));
-	data_blob_free(&out);
-	return status;
 }
 
 /*
@@ -215,7 +303,7 @@ NTSTATUS ds_resume_reply(struct ds_restore *restore, DATA_BLOB data)
  */
 static bool ds_resume_again(const struct smbd_smb2_request *req,
 			    int idx,
-			    uint32_t flags)
+			    bool waits)
 {
 	const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(req, in, idx)->iov_base;
 	const struct iovec *iov = SMBD_SMB2_IOV_IDX_OFS(
@@ -243,7 +331,7 @@ static bool ds_resume_again(const struct smbd_smb2_request *req,
 		return (iov->iov_len >= 0x30) &&
 		       (BVAL(body, 0x08) != UINT64_MAX);
 	case SMB2_OP_CREATE:
-		if (flags & DS_RECEIVED_INTERIM) {
+		if (waits) {
 			/* it waited, nothing was done */
 			return true;
 		}
@@ -251,7 +339,7 @@ static bool ds_resume_again(const struct smbd_smb2_request *req,
 		       (IVAL(body, 0x24) == FILE_OPEN) &&
 		       !(IVAL(body, 0x28) & FILE_DELETE_ON_CLOSE);
 	case SMB2_OP_LOCK:
-		return (flags & DS_RECEIVED_INTERIM) != 0;
+		return waits;
 	default:
 		return false;
 	}
@@ -259,7 +347,7 @@ static bool ds_resume_again(const struct smbd_smb2_request *req,
 
 static NTSTATUS ds_resume_check(struct ds_restore *restore,
 				const struct smbd_smb2_request *req,
-				const struct ds_received *r)
+				const struct ds_slot *slot)
 {
 	int idx;
 
@@ -272,15 +360,15 @@ static NTSTATUS ds_resume_check(struct ds_restore *restore,
 		const char *name = smb2_opcode_name(
 			SVAL(inhdr, SMB2_HDR_OPCODE));
 
-		if (r->crashes + 1 >= DS_RESUME_CRASHES) {
-			DBG_ERR("%u processes have ended over this %s, it is "
-				"not run again\n",
-				(unsigned)r->crashes + 1,
+		if (slot->crashes >= DS_RESUME_CRASHES) {
+			DBG_ERR("%" PRIu32 " processes have ended over this "
+				"%s, it is not run again\n",
+				slot->crashes,
 				name);
 			return NT_STATUS_CANNOT_MAKE;
 		}
-		if ((r->flags & DS_RECEIVED_LOST) ||
-		    !ds_resume_again(req, idx, r->flags))
+		if ((slot->flags & DS_SLOT_LOST) ||
+		    !ds_resume_again(req, idx, slot->interim != 0))
 		{
 			DBG_ERR("%s was being processed, and cannot be run "
 				"again\n",
@@ -291,61 +379,45 @@ static NTSTATUS ds_resume_check(struct ds_restore *restore,
 	return NT_STATUS_OK;
 }
 
-NTSTATUS ds_resume_received(struct ds_restore *restore, DATA_BLOB data)
+static NTSTATUS ds_resume_request(struct ds_restore *restore,
+				  const struct ds_slot *slot)
 {
 	struct ds_resume *resume = restore->resume;
 	struct smbd_smb2_request *req = NULL;
-	struct ds_received r;
 	const uint8_t *old = NULL;
 	uint8_t *pdu = NULL;
 	const uint8_t *buf = NULL;
 	NTSTATUS status;
 
-	if ((resume == NULL) || (resume->xconn == NULL) ||
-	    (data.length != sizeof(r)))
-	{
+	old = ds_buffers_at(resume->buffers, slot->offset, slot->length);
+	if (old == NULL) {
 		return NT_STATUS_INVALID_PARAMETER;
-	}
-	memcpy(&r, data.data, sizeof(r));
-	old = ds_buffers_at(resume->buffers, r.offset, r.length);
-	if ((old == NULL) || (r.flags & DS_RECEIVED_LOST)) {
-		DBG_ERR("a request was being processed that is not in the "
-			"image\n");
-		return NT_STATUS_NOT_SUPPORTED;
 	}
 	req = smbd_smb2_request_allocate(resume->xconn);
 	if (req == NULL) {
 		return NT_STATUS_NO_MEMORY;
 	}
-	nttime_to_timeval(&req->request_time, r.request_time);
+	nttime_to_timeval(&req->request_time, slot->request_time);
 
-	buf = ds_save_again(req, old, &r);
-	pdu = (buf != NULL) ? talloc_memdup(req, buf, r.length) : NULL;
+	buf = ds_save_again(req, old, slot);
+	pdu = (buf != NULL) ? talloc_memdup(req, buf, slot->length) : NULL;
 	if (pdu == NULL) {
 		TALLOC_FREE(req);
 		return NT_STATUS_NO_MEMORY;
 	}
 
 	status = smbd_smb2_inbuf_parse_compound(resume->xconn,
-						r.request_time,
+						slot->request_time,
 						pdu,
-						r.length,
+						slot->length,
 						req,
 						&req->in.vector,
 						&req->in.vector_count);
-	if (!NT_STATUS_IS_OK(status)) {
-		TALLOC_FREE(req);
-		return status;
+	if (NT_STATUS_IS_OK(status)) {
+		/* its message ids are counted */
+		req->current_idx = 1;
+		status = ds_resume_check(restore, req, slot);
 	}
-	req->current_idx = 1;
-	if (!(r.flags & DS_RECEIVED_STARTED)) {
-		status = smbd_smb2_request_validate(req);
-		if (!NT_STATUS_IS_OK(status)) {
-			TALLOC_FREE(req);
-			return status;
-		}
-	}
-	status = ds_resume_check(restore, req, &r);
 	if (NT_STATUS_IS_OK(status)) {
 		status = smbd_smb2_request_setup_out(req);
 	}
@@ -353,38 +425,59 @@ NTSTATUS ds_resume_received(struct ds_restore *restore, DATA_BLOB data)
 		TALLOC_FREE(req);
 		return status;
 	}
-	if (r.flags & DS_RECEIVED_INTERIM) {
+	if (slot->interim != 0) {
 		uint8_t *outhdr = SMBD_SMB2_OUT_HDR_PTR(req);
 
 		SIVAL(outhdr,
 		      SMB2_HDR_FLAGS,
 		      IVAL(outhdr, SMB2_HDR_FLAGS) | SMB2_HDR_FLAG_ASYNC);
-		SBVAL(outhdr, SMB2_HDR_ASYNC_ID, r.async_id);
+		SBVAL(outhdr, SMB2_HDR_ASYNC_ID, slot->async_id);
 	}
-	resume->num_requests += 1;
 	return NT_STATUS_OK;
 }
 
-NTSTATUS ds_resume_end(struct ds_restore *restore)
+NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data)
 {
-	const struct ds_resume *resume = restore->resume;
-	uint64_t read = resume->received;
+	struct ds_resume *resume = restore->resume;
+	const struct ds_slot *slots = NULL;
+	struct ds_place place;
+	uint64_t i;
 
-	if (resume->xconn == NULL) {
+	if ((resume == NULL) || (resume->xconn == NULL) ||
+	    !ds_resume_place(data, &place) ||
+	    (place.num > UINT32_MAX / sizeof(*slots)))
+	{
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	if ((resume->read != read) && !resume->reading) {
-		DBG_ERR("%" PRIu64 " bytes were read and are not in the "
-			"image\n",
-			resume->read - read);
-		return NT_STATUS_DATA_ERROR;
+	slots = ds_resume_at(
+		resume, place.offset, place.num * sizeof(*slots));
+	if (slots == NULL) {
+		return NT_STATUS_INVALID_PARAMETER;
 	}
-	if (MAX(resume->queued, resume->written) != resume->completed) {
-		DBG_ERR("%" PRIu64 " bytes were written, the image knows of "
-			"%" PRIu64 "\n",
-			resume->written,
-			resume->completed);
-		return NT_STATUS_DATA_ERROR;
+	for (i = 0; i < place.num; i++) {
+		struct ds_slot slot = slots[i];
+		NTSTATUS status;
+
+		if (!(slot.flags & DS_SLOT_USED) ||
+		    (slot.flags & DS_SLOT_RECORD) ||
+		    (slot.begin >= resume->stream.received) ||
+		    ((slot.answered != 0) &&
+		     (slot.answered <= resume->stream.completed)))
+		{
+			continue;
+		}
+		if (slot.interim > resume->stream.completed) {
+			/* it was never sent */
+			slot.interim = 0;
+		}
+		if (slot.interim == 0) {
+			/* those that wait for others are not the reason */
+			slot.crashes += 1;
+		}
+		status = ds_resume_request(restore, &slot);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
+		}
 	}
 	return NT_STATUS_OK;
 }

@@ -25,6 +25,7 @@
 #include "lib/util/data_blob.h"
 #include "libcli/util/ntstatus.h"
 #include "buffers.h"
+#include "save.h"
 
 struct ds_restore;
 struct ds_open;
@@ -39,30 +40,27 @@ struct smbXsrv_connection;
 struct ds_resume {
 	/* of the process before; they hold PDUs and parts of replies */
 	struct ds_buffers *buffers;
+	/* ds_image_side() */
+	unsigned int side;
 
 	struct smbXsrv_connection *xconn;
 	/* the kernel's, bytes */
 	uint64_t read;
 	uint64_t written;
 	/* the image's */
-	uint64_t received;
-	uint64_t completed;
-	/* behind the last reply that was queued, 0 if none was */
-	uint64_t queued;
-	/* what was read of the next PDU has been found */
-	bool reading;
-	/* all of it was read: so much is still to be told to smbd */
+	struct ds_stream stream;
+	/* all of the next PDU was read: so much is still to be told to smbd */
 	size_t whole;
-	size_t num_requests;
+	/* processes that have ended over it, this one's predecessor included */
+	uint64_t whole_crashes;
 };
 
 /* One for each type of record, in this order. Errors cost the client. */
-NTSTATUS ds_resume_stream(struct ds_restore *restore, DATA_BLOB data);
-NTSTATUS ds_resume_reading(struct ds_restore *restore, DATA_BLOB data);
-NTSTATUS ds_resume_reply(struct ds_restore *restore, DATA_BLOB data);
-NTSTATUS ds_resume_received(struct ds_restore *restore, DATA_BLOB data);
-/* Does it all fit together? */
-NTSTATUS ds_resume_end(struct ds_restore *restore);
+NTSTATUS ds_resume_channel(struct ds_restore *restore,
+			   uint64_t channel_id,
+			   DATA_BLOB data);
+NTSTATUS ds_resume_seen(struct ds_restore *restore, DATA_BLOB data);
+NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data);
 
 /*
  * No descriptor has come along: open the file by its name, as root, since

@@ -33,16 +33,23 @@
 #include "save.h"
 #include "stream.h"
 
+/*
+ * What the process after this one reads: it need not be done when the next
+ * instruction is, only before those that follow. A process that is killed
+ * has done its instructions in their order.
+ */
+#define DS_STORE(p, value) __atomic_store_n(p, value, __ATOMIC_RELEASE)
+
 /* A keeper that does not answer must not keep clients waiting */
 #define DS_KEEPER_TIMEOUT_MS 1000
 
-/* A request that is not answered, or its answer is not saved */
-struct ds_save_request {
-	struct ds_save_request *prev, *next;
-	struct smbd_smb2_request *req;
-	uint64_t key;
-	struct ds_received record;
-};
+/* Slots come in blocks, each twice as long as the one before */
+#define DS_SLOTS_BYTES ((size_t)4096)
+#define DS_SLOTS_BLOCKS 10
+
+/* What is worth to be given back to the kernel, and when nothing happens */
+#define DS_TRIM_BYTES ((size_t)4 * 1024 * 1024)
+#define DS_TRIM_SECONDS 5
 
 static struct ds_save {
 	struct smbd_server_connection *sconn;
@@ -53,18 +60,31 @@ static struct ds_save {
 	struct ds_buffers *buffers;
 	struct ds_capture *cap;
 
+	/* in the buffers; what is in it at the next commit */
+	struct ds_channel *channel;
 	struct ds_stream stream;
 	/* behind the highest message id that was used */
 	uint64_t next_mid;
-	struct ds_reading reading;
-
-	struct ds_save_request *requests;
-	uint64_t next_key;
 	/* sessions, tree connects or the connection changed */
 	bool rewrite;
 
-	/* for what is put together */
-	uint8_t *scratch;
+	/*
+	 * Replies in the buffers, in their order: of those that are not
+	 * named since the next commit, and all
+	 */
+	struct ds_reply *taken;
+	struct ds_reply *first_reply;
+	struct ds_reply *last_reply;
+	size_t num_replies;
+
+	struct ds_place slots[DS_SLOTS_BLOCKS];
+	size_t num_slots_blocks;
+	struct ds_slot **free_slots;
+	size_t num_free_slots;
+
+	struct tevent_timer *trim;
+	/* for lists of message ids */
+	uint64_t *seen;
 } *ds_save;
 
 bool ds_save_running(void)
@@ -99,16 +119,6 @@ void ds_save_exit(void)
 	}
 }
 
-static uint8_t *ds_save_scratch(size_t length)
-{
-	if (talloc_array_length(ds_save->scratch) < length) {
-		TALLOC_FREE(ds_save->scratch);
-		ds_save->scratch = talloc_array(
-			ds_save, uint8_t, MAX(length, 4096));
-	}
-	return ds_save->scratch;
-}
-
 static int ds_save_put(uint32_t type,
 		       uint64_t key,
 		       const void *data,
@@ -118,89 +128,155 @@ static int ds_save_put(uint32_t type,
 		ds_save->image, type, key, data_blob_const(data, length));
 }
 
+static uint64_t ds_save_offset(const void *p)
+{
+	uint64_t offset = 0;
+
+	(void)ds_buffers_find(ds_save->buffers, p, 1, &offset);
+	return offset;
+}
+
+/*
+ * The end of a save point: what was staged is valid, or the image is not.
+ */
+static void ds_save_commit(int ret)
+{
+	struct ds_reply *reply = NULL;
+
+	if (!ds_save_running()) {
+		return;
+	}
+	if (ret != 0) {
+		ds_save_stop(strerror(ret));
+		return;
+	}
+	ds_save->channel->stream[ds_image_side(ds_save->image) ^ 1] =
+		ds_save->stream;
+	ds_image_commit(ds_save->image);
+
+	while ((reply = ds_save->taken) != ds_save->first_reply) {
+		struct ds_reply *next = NULL;
+
+		if (reply != ds_save->last_reply) {
+			next = discard_const_p(
+				struct ds_reply,
+				ds_buffers_at(ds_save->buffers,
+					      reply->next,
+					      sizeof(*next)));
+		}
+		ds_save->taken = next;
+		if (next == NULL) {
+			ds_save->last_reply = NULL;
+		}
+		ds_buffers_give(ds_save->buffers, reply, reply->size);
+	}
+}
+
 /* ---- the streams */
+
+static int ds_save_put_seen(void)
+{
+	const struct smbXsrv_connection *xconn = ds_save->xconn;
+	struct ds_stream *s = &ds_save->stream;
+	uint64_t end = MIN(ds_save->next_mid, s->seq_low + s->seq_range);
+	uint64_t id;
+
+	if (talloc_array_length(ds_save->seen) < s->seq_range) {
+		TALLOC_FREE(ds_save->seen);
+		ds_save->seen = talloc_array(
+			ds_save, uint64_t, xconn->smb2.credits.max);
+		if (ds_save->seen == NULL) {
+			return ENOMEM;
+		}
+	}
+	for (id = s->seq_low; id < end; id++) {
+		if (bitmap_query(xconn->smb2.credits.bitmap,
+				 id % xconn->smb2.credits.max))
+		{
+			ds_save->seen[s->num_seen] = id;
+			s->num_seen += 1;
+		}
+	}
+	if (s->num_seen == 0) {
+		return 0;
+	}
+	return ds_save_put(DS_RECORD_SEEN,
+			   xconn->channel_id,
+			   ds_save->seen,
+			   s->num_seen * sizeof(ds_save->seen[0]));
+}
 
 /*
  * The window of message ids, with the ids in it that were used: none, as
  * long as a client uses them in their order.
  */
-static int ds_save_put_stream(void)
+static int ds_save_window(void)
 {
 	const struct smbXsrv_connection *xconn = ds_save->xconn;
 	struct ds_stream *s = &ds_save->stream;
-	uint64_t *seen = NULL;
-	uint8_t *buf = NULL;
-	uint64_t id;
 
 	s->seq_low = xconn->smb2.credits.seq_low;
 	s->seq_range = xconn->smb2.credits.seq_range;
 	s->granted = xconn->smb2.credits.granted;
 	s->num_seen = 0;
-	if (ds_save->next_mid <= s->seq_low) {
-		return ds_save_put(
-			DS_RECORD_STREAM, s->channel_id, s, sizeof(*s));
-	}
-
-	buf = ds_save_scratch(sizeof(*s) + s->seq_range * sizeof(*seen));
-	if (buf == NULL) {
-		return ENOMEM;
-	}
-	seen = (uint64_t *)(buf + sizeof(*s));
-	for (id = s->seq_low;
-	     id < MIN(ds_save->next_mid, s->seq_low + s->seq_range);
-	     id++)
-	{
-		if (bitmap_query(xconn->smb2.credits.bitmap,
-				 id % xconn->smb2.credits.max))
-		{
-			seen[s->num_seen] = id;
-			s->num_seen += 1;
-		}
-	}
-	memcpy(buf, s, sizeof(*s));
-	return ds_save_put(DS_RECORD_STREAM,
-			   s->channel_id,
-			   buf,
-			   sizeof(*s) + s->num_seen * sizeof(*seen));
+	return (ds_save->next_mid > s->seq_low) ? ds_save_put_seen() : 0;
 }
 
 /* ---- replies */
 
 /*
+ * What the kernel has taken is in no queue any more.
+ */
+static void ds_save_drop_replies(size_t num_queued)
+{
+	while (ds_save->num_replies > num_queued) {
+		struct ds_reply *reply = ds_save->first_reply;
+
+		ds_save->num_replies -= 1;
+		if (ds_save->num_replies == 0) {
+			ds_save->first_reply = NULL;
+			ds_save->stream.replies = 0;
+			return;
+		}
+		ds_save->stream.replies = reply->next;
+		ds_save->first_reply = discard_const_p(
+			struct ds_reply,
+			ds_buffers_at(ds_save->buffers,
+				      reply->next,
+				      sizeof(*reply)));
+	}
+}
+
+/*
  * What is in the buffers is named, all else is copied.
  */
-static int ds_save_put_reply(uint64_t begin,
-			     const struct iovec *vector,
-			     int count,
-			     size_t length)
+static int ds_save_put_reply(const struct iovec *vector, int count)
 {
 	struct ds_reply *reply = NULL;
 	struct ds_segment *segments = NULL;
-	uint8_t *buf = NULL;
-	uint8_t *p = NULL;
-	size_t copied = 0;
+	uint64_t offsets[count];
+	size_t size = sizeof(*reply) + count * sizeof(*segments);
 	uint64_t offset;
+	uint8_t *p = NULL;
 	int i;
 
 	for (i = 0; i < count; i++) {
 		if (!ds_buffers_find(ds_save->buffers,
 				     vector[i].iov_base,
 				     vector[i].iov_len,
-				     &offset))
+				     &offsets[i]))
 		{
-			copied += vector[i].iov_len;
+			offsets[i] = DS_SEGMENT_INLINE;
+			size += vector[i].iov_len;
 		}
 	}
-	buf = ds_save_scratch(sizeof(*reply) +
-			      count * sizeof(*segments) + copied);
-	if (buf == NULL) {
+	reply = ds_buffers_take(ds_save->buffers, size);
+	if (reply == NULL) {
 		return ENOMEM;
 	}
-	reply = (struct ds_reply *)buf;
 	*reply = (struct ds_reply) {
-		.channel_id = ds_save->stream.channel_id,
-		.begin = begin,
-		.length = length,
+		.begin = ds_save->stream.completed,
+		.size = size,
 		.num_segments = count,
 	};
 	segments = (struct ds_segment *)(reply + 1);
@@ -208,70 +284,55 @@ static int ds_save_put_reply(uint64_t begin,
 
 	for (i = 0; i < count; i++) {
 		segments[i] = (struct ds_segment) {
-			.offset = DS_SEGMENT_INLINE,
+			.offset = offsets[i],
 			.length = vector[i].iov_len,
 		};
-		if (ds_buffers_find(ds_save->buffers,
-				    vector[i].iov_base,
-				    vector[i].iov_len,
-				    &segments[i].offset))
+		reply->length += vector[i].iov_len;
+		if ((offsets[i] == DS_SEGMENT_INLINE) &&
+		    (vector[i].iov_len != 0))
 		{
-			continue;
-		}
-		segments[i].offset = DS_SEGMENT_INLINE;
-		if (vector[i].iov_len != 0) {
 			memcpy(p, vector[i].iov_base, vector[i].iov_len);
 			p += vector[i].iov_len;
 		}
 	}
-	return ds_save_put(DS_RECORD_REPLY, begin, buf, p - buf);
+
+	offset = ds_save_offset(reply);
+	if (ds_save->last_reply != NULL) {
+		ds_save->last_reply->next = offset;
+	}
+	ds_save->last_reply = reply;
+	if (ds_save->taken == NULL) {
+		ds_save->taken = reply;
+	}
+	if (ds_save->first_reply == NULL) {
+		ds_save->first_reply = reply;
+		ds_save->stream.replies = offset;
+	}
+	ds_save->num_replies += 1;
+	ds_save->stream.completed += reply->length;
+	return 0;
 }
 
 /* ---- all of the client, in a new log */
 
-static int ds_save_put_requests(void)
+static int ds_save_put_records(void)
 {
-	const struct ds_save_request *r = NULL;
+	struct smbd_smb2_request *req = NULL;
 
-	for (r = ds_save->requests; r != NULL; r = r->next) {
-		int ret = ds_save_put(DS_RECORD_RECEIVED,
-				      r->key,
-				      &r->record,
-				      sizeof(r->record));
+	for (req = ds_save->xconn->smb2.requests;
+	     req != NULL;
+	     req = req->next) {
+		struct ds_slot *slot = req->durable;
+		NTSTATUS status;
 
-		if (ret != 0) {
-			return ret;
-		}
-	}
-	return 0;
-}
-
-/*
- * What the kernel has not taken yet of replies that were saved: the end of
- * what was completed.
- */
-static int ds_save_put_queue(void)
-{
-	struct smbd_smb2_send_queue *e = NULL;
-	uint64_t begin = ds_save->stream.completed;
-
-	for (e = ds_save->xconn->smb2.send_queue; e != NULL; e = e->next) {
-		if (e->durable) {
-			begin -= iov_buflen(e->vector, e->count);
-		}
-	}
-	for (e = ds_save->xconn->smb2.send_queue; e != NULL; e = e->next) {
-		size_t length = iov_buflen(e->vector, e->count);
-		int ret;
-
-		if (!e->durable) {
+		if ((slot == NULL) || !(slot->flags & DS_SLOT_RECORD)) {
 			continue;
 		}
-		ret = ds_save_put_reply(begin, e->vector, e->count, length);
-		if (ret != 0) {
-			return ret;
+		slot->offset = ds_save->cap->num_requests;
+		status = ds_capture_request(ds_save->cap, req);
+		if (!NT_STATUS_IS_OK(status)) {
+			return map_errno_from_nt_status(status);
 		}
-		begin += length;
 	}
 	return 0;
 }
@@ -281,8 +342,12 @@ static int ds_save_put_queue(void)
  */
 static int ds_save_all(void)
 {
+	const struct ds_place channel = {
+		.offset = ds_save_offset(ds_save->channel), .num = 1,
+	};
 	const char *reason = NULL;
 	NTSTATUS status;
+	size_t i;
 	int ret;
 
 	if (ds_protection(ds_save->sconn, &reason) == DS_UNPROTECTED) {
@@ -296,39 +361,23 @@ static int ds_save_all(void)
 	if (!NT_STATUS_IS_OK(status)) {
 		return map_errno_from_nt_status(status);
 	}
-	ret = ds_save_put_stream();
-	if (ret != 0) {
-		return ret;
+	ret = ds_save_put(DS_RECORD_CHANNEL,
+			  ds_save->xconn->channel_id,
+			  &channel,
+			  sizeof(channel));
+	for (i = 0; (ret == 0) && (i < ds_save->num_slots_blocks); i++) {
+		ret = ds_save_put(DS_RECORD_SLOTS,
+				  i,
+				  &ds_save->slots[i],
+				  sizeof(ds_save->slots[i]));
 	}
-	if (ds_save->reading.received == ds_save->stream.received) {
-		ret = ds_save_put(DS_RECORD_READING,
-				  ds_save->stream.channel_id,
-				  &ds_save->reading,
-				  sizeof(ds_save->reading));
-		if (ret != 0) {
-			return ret;
-		}
+	if (ret == 0) {
+		ret = ds_save_put_records();
 	}
-	ret = ds_save_put_requests();
-	if (ret != 0) {
-		return ret;
+	if (ret == 0) {
+		ret = ds_save_window();
 	}
-	return ds_save_put_queue();
-}
-
-/*
- * The end of a save point: what was staged is valid, or the image is not.
- */
-static void ds_save_commit(int ret)
-{
-	if (!ds_save_running()) {
-		return;
-	}
-	if (ret != 0) {
-		ds_save_stop(strerror(ret));
-		return;
-	}
-	ds_image_commit(ds_save->image);
+	return ret;
 }
 
 /* ---- received and started */
@@ -343,103 +392,155 @@ uint8_t *ds_save_buffer(struct smbXsrv_connection *xconn,
 	return ds_buffers_alloc(ds_save->buffers, mem_ctx, len);
 }
 
-static void ds_save_set_reading(const uint8_t *pdu, size_t len)
+uint8_t *ds_save_header(struct smbXsrv_connection *xconn)
 {
-	ds_save->reading = (struct ds_reading) {
-		.received = ds_save->stream.received,
-		.length = len,
-	};
-	if (!ds_buffers_find(ds_save->buffers,
-			     pdu,
-			     len,
-			     &ds_save->reading.offset))
-	{
-		/* a crash in the middle of it is one too many */
-		ds_save->reading.received = UINT64_MAX;
-	}
+	return ds_saves(xconn) ? ds_save->channel->nbt : NULL;
 }
 
+/*
+ * Of a PDU in private memory nothing is named: a crash in the middle of it
+ * is one too many.
+ */
 void ds_save_reading(struct smbXsrv_connection *xconn,
 		     const uint8_t *pdu,
 		     size_t len)
 {
-	if (!ds_saves(xconn)) {
+	struct ds_reading *reading = NULL;
+	uint64_t offset;
+
+	if (!ds_saves(xconn) ||
+	    !ds_buffers_find(ds_save->buffers, pdu, len, &offset))
+	{
 		return;
 	}
-	ds_save_set_reading(pdu, len);
-	ds_save_commit(ds_save_put(DS_RECORD_READING,
-				   ds_save->stream.channel_id,
-				   &ds_save->reading,
-				   sizeof(ds_save->reading)));
+	reading = &ds_save->channel->reading;
+	/* not of the PDU before, while it is half of this one */
+	DS_STORE(&reading->received, UINT64_MAX);
+	reading->offset = offset;
+	reading->length = len;
+	reading->crashes = 0;
+	DS_STORE(&reading->received, ds_save->stream.received);
+}
+
+static int ds_save_more_slots(void)
+{
+	size_t length = DS_SLOTS_BYTES << ds_save->num_slots_blocks;
+	size_t num = length / sizeof(struct ds_slot);
+	size_t total = num + talloc_array_length(ds_save->free_slots);
+	struct ds_place *place = NULL;
+	struct ds_slot **free_slots = NULL;
+	struct ds_slot *slots = NULL;
+	size_t i;
+
+	if (ds_save->num_slots_blocks == DS_SLOTS_BLOCKS) {
+		return ENOMEM;
+	}
+	/* room for all, so freeing one cannot fail */
+	free_slots = talloc_realloc(
+		ds_save, ds_save->free_slots, struct ds_slot *, total);
+	if (free_slots == NULL) {
+		return ENOMEM;
+	}
+	ds_save->free_slots = free_slots;
+	slots = ds_buffers_take(ds_save->buffers, length);
+	if (slots == NULL) {
+		return ENOMEM;
+	}
+	memset(slots, 0, length);
+	for (i = num; i > 0; i--) {
+		free_slots[ds_save->num_free_slots] = &slots[i - 1];
+		ds_save->num_free_slots += 1;
+	}
+	place = &ds_save->slots[ds_save->num_slots_blocks];
+	*place = (struct ds_place) {
+		.offset = ds_save_offset(slots), .num = num,
+	};
+	ds_save->num_slots_blocks += 1;
+	if (!ds_save_running()) {
+		return 0;
+	}
+	return ds_save_put(DS_RECORD_SLOTS,
+			   ds_save->num_slots_blocks - 1,
+			   place,
+			   sizeof(*place));
 }
 
 /*
- * It needs no answer, or will never get one.
+ * It needs no answer, or will never get one, or that is saved.
  */
-static int ds_save_request_destructor(struct ds_save_request *r)
+void ds_save_freed(struct smbd_smb2_request *req)
 {
-	DLIST_REMOVE(ds_save->requests, r);
-	if (ds_save_running()) {
-		ds_save_commit(ds_image_remove(
-			ds_save->image, DS_RECORD_RECEIVED, r->key));
+	struct ds_slot *slot = req->durable;
+
+	if (slot == NULL) {
+		return;
 	}
-	return 0;
+	req->durable = NULL;
+	if (ds_save_running() && (slot->flags & DS_SLOT_RECORD)) {
+		/* valid with the next commit; what was answered is told by it */
+		int ret = ds_image_remove(
+			ds_save->image, DS_RECORD_REQUEST, slot->offset);
+
+		if (ret != 0) {
+			ds_save_stop(strerror(ret));
+		}
+	}
+	DS_STORE(&slot->flags, 0);
+	ds_save->free_slots[ds_save->num_free_slots] = slot;
+	ds_save->num_free_slots += 1;
 }
 
-static struct ds_save_request *ds_save_new_request(
-	struct smbd_smb2_request *req, const uint8_t *pdu, size_t len)
+static int ds_save_new_slot(struct smbd_smb2_request *req,
+			    uint64_t begin,
+			    const uint8_t *pdu,
+			    size_t len)
 {
-	struct ds_save_request *r = talloc(req, struct ds_save_request);
+	struct ds_slot *slot = NULL;
+	uint32_t flags = DS_SLOT_USED;
+	uint64_t offset = 0;
+	int ret;
 
-	if (r == NULL) {
-		return NULL;
+	if (ds_save->num_free_slots == 0) {
+		ret = ds_save_more_slots();
+		if (ret != 0) {
+			return ret;
+		}
 	}
-	ds_save->next_key += 1;
-	*r = (struct ds_save_request) {
-		.req = req,
-		.key = ds_save->next_key,
-		.record = {
-			.channel_id = ds_save->stream.channel_id,
-			.length = len,
-			.request_time = timeval_to_nttime(&req->request_time),
-		},
+	ds_save->num_free_slots -= 1;
+	slot = ds_save->free_slots[ds_save->num_free_slots];
+
+	if (pdu == NULL) {
+		flags |= DS_SLOT_RECORD;
+	} else if (!ds_buffers_find(ds_save->buffers, pdu, len, &offset)) {
+		flags |= DS_SLOT_LOST;
+	}
+	*slot = (struct ds_slot) {
+		.channel_id = req->xconn->channel_id,
+		.begin = begin,
+		.offset = offset,
+		.length = len,
+		.request_time = timeval_to_nttime(&req->request_time),
 	};
-	if (!ds_buffers_find(
-		    ds_save->buffers, pdu, len, &r->record.offset))
-	{
-		r->record.flags |= DS_RECEIVED_LOST;
-	}
-	DLIST_ADD_END(ds_save->requests, r);
-	talloc_set_destructor(r, ds_save_request_destructor);
-	req->durable = r;
-	return r;
+	DS_STORE(&slot->flags, flags);
+	req->durable = slot;
+	return 0;
 }
 
 uint8_t *ds_save_received(struct smbd_smb2_request *req,
 			  uint8_t *pdu,
 			  size_t len)
 {
-	struct ds_save_request *r = NULL;
-	int ret;
-
 	if (!ds_saves(req->xconn)) {
 		return pdu;
 	}
-	r = ds_save_new_request(req, pdu, len);
-	if (r == NULL) {
-		ds_save_stop("out of memory");
+	if (ds_save->channel->nbt[0] != 0) {
+		/* not SMB2, and ignored: a keepalive of NetBIOS */
+		ds_save->stream.received += NBT_HDR_SIZE + len;
+		ds_save_commit(0);
 		return pdu;
 	}
-	ds_save->stream.received += NBT_HDR_SIZE + len;
-
-	ret = ds_save_put(
-		DS_RECORD_RECEIVED, r->key, &r->record, sizeof(r->record));
-	if (ret == 0) {
-		ret = ds_save_put_stream();
-	}
-	ds_save_commit(ret);
-
-	if ((len >= 4) && (IVAL(pdu, 0) == SMB2_TF_MAGIC)) {
+	if ((len >= 4) && (IVAL(pdu, 0) == SMB2_TF_MAGIC))
+	{
 		/* decrypted in place, and a crash may be in the middle */
 		return talloc_memdup(req, pdu, len);
 	}
@@ -448,11 +549,13 @@ uint8_t *ds_save_received(struct smbd_smb2_request *req,
 
 void ds_save_started(struct smbd_smb2_request *req)
 {
-	struct ds_save_request *r = req->durable;
+	const struct ds_reading *reading = NULL;
+	const uint8_t *pdu = NULL;
+	size_t length;
 	int idx;
 	int ret;
 
-	if (!ds_saves(req->xconn) || (r == NULL)) {
+	if (!ds_saves(req->xconn)) {
 		return;
 	}
 	for (idx = 1;
@@ -470,17 +573,23 @@ void ds_save_started(struct smbd_smb2_request *req)
 		}
 	}
 
-	r->record.flags |= DS_RECEIVED_STARTED;
-	if (ds_image_is_long(ds_save->image)) {
-		ret = ds_save_all();
-	} else {
-		ret = ds_save_put(DS_RECORD_RECEIVED,
-				  r->key,
-				  &r->record,
-				  sizeof(r->record));
-		if (ret == 0) {
-			ret = ds_save_put_stream();
-		}
+	reading = &ds_save->channel->reading;
+	if (reading->received != ds_save->stream.received) {
+		/* the first one, which smbd has read in a way of its own */
+		ds_save_stop("its PDU is in private memory");
+		return;
+	}
+	length = reading->length;
+	pdu = ds_buffers_at(ds_save->buffers, reading->offset, length);
+	ret = ds_save_new_slot(req, reading->received, pdu, length);
+	if (ret == 0) {
+		struct ds_slot *slot = req->durable;
+
+		slot->crashes = reading->crashes;
+	}
+	ds_save->stream.received += NBT_HDR_SIZE + length;
+	if (ret == 0) {
+		ret = ds_save_window();
 	}
 	ds_save_commit(ret);
 }
@@ -593,39 +702,35 @@ static int ds_save_put_changes(struct smbd_smb2_request *req, int idx)
  * An interim response has been made of one of them; or, if it was for a
  * compound, of the part that is done already.
  */
-static int ds_save_put_interim(void)
+static void ds_save_interim(size_t length)
 {
-	struct ds_save_request *r = NULL;
+	struct smbd_smb2_request *req = NULL;
 
-	for (r = ds_save->requests; r != NULL; r = r->next) {
-		const uint8_t *outhdr = SMBD_SMB2_OUT_HDR_PTR(r->req);
-		int ret;
+	for (req = ds_save->xconn->smb2.requests;
+	     req != NULL;
+	     req = req->next) {
+		const uint8_t *outhdr = NULL;
+		struct ds_slot *slot = req->durable;
 
-		if (r->record.flags & DS_RECEIVED_INTERIM) {
+		if ((slot == NULL) || (slot->interim != 0)) {
 			continue;
 		}
+		outhdr = SMBD_SMB2_OUT_HDR_PTR(req);
 		if (!(IVAL(outhdr, SMB2_HDR_FLAGS) & SMB2_HDR_FLAG_ASYNC)) {
 			continue;
 		}
-		r->record.flags |= DS_RECEIVED_INTERIM;
-		r->record.async_id = BVAL(outhdr, SMB2_HDR_ASYNC_ID);
-		if (r->req->in.vector_count > 1 + SMBD_SMB2_NUM_IOV_PER_REQ) {
-			r->record.flags |= DS_RECEIVED_LOST;
+		slot->async_id = BVAL(outhdr, SMB2_HDR_ASYNC_ID);
+		if (req->in.vector_count > 1 + SMBD_SMB2_NUM_IOV_PER_REQ) {
+			slot->flags |= DS_SLOT_LOST;
 		}
-		ret = ds_save_put(DS_RECORD_RECEIVED,
-				  r->key,
-				  &r->record,
-				  sizeof(r->record));
-		if (ret != 0) {
-			return ret;
-		}
+		/* counts with the commit */
+		slot->interim = ds_save->stream.completed + length;
 	}
-	return 0;
 }
 
-static int ds_save_put_answer(struct smbd_smb2_request *req)
+static int ds_save_put_answer(struct smbd_smb2_request *req, size_t length)
 {
-	struct ds_save_request *r = req->durable;
+	struct ds_slot *slot = req->durable;
 	int idx;
 	int ret;
 
@@ -638,15 +743,17 @@ static int ds_save_put_answer(struct smbd_smb2_request *req)
 			return ret;
 		}
 	}
-	if (r == NULL) {
+	if (slot == NULL) {
 		return 0;
 	}
-	req->durable = NULL;
-	talloc_set_destructor(r, NULL);
-	DLIST_REMOVE(ds_save->requests, r);
-	ret = ds_image_remove(ds_save->image, DS_RECORD_RECEIVED, r->key);
-	TALLOC_FREE(r);
-	return ret;
+	/* counts with the commit; the slot is freed with the request */
+	slot->answered = ds_save->stream.completed + length;
+	if (slot->flags & DS_SLOT_RECORD) {
+		slot->flags &= ~DS_SLOT_RECORD;
+		return ds_image_remove(
+			ds_save->image, DS_RECORD_REQUEST, slot->offset);
+	}
+	return 0;
 }
 
 static int ds_save_put_entry(struct smbd_smb2_send_queue *e)
@@ -659,30 +766,79 @@ static int ds_save_put_entry(struct smbd_smb2_send_queue *e)
 	if ((req != NULL) && (&req->queue_entry == e) &&
 	    (req->in.vector_count != 0))
 	{
-		ret = ds_save_put_answer(req);
+		ret = ds_save_put_answer(req, length);
 	} else {
-		ret = ds_save_put_interim();
-		if (ret == 0) {
-			/* or it is a break */
-			ret = ds_save_put_opens(ds_save_has_break);
+		ds_save_interim(length);
+		/* or it is a break */
+		ret = ds_save_put_opens(ds_save_has_break);
+	}
+	if (ret == 0) {
+		ret = ds_save_put_reply(e->vector, e->count);
+	}
+	if (ret == 0) {
+		e->durable = true;
+	}
+	return ret;
+}
+
+static void ds_save_trim(struct tevent_context *ev,
+			 struct tevent_timer *te,
+			 struct timeval now,
+			 void *private_data)
+{
+	TALLOC_FREE(ds_save->trim);
+	ds_buffers_trim(ds_save->buffers);
+}
+
+/*
+ * Memory that a transfer has filled is kept while there may be more of it.
+ */
+static void ds_save_schedule_trim(void)
+{
+	if ((ds_save->trim == NULL) &&
+	    (ds_buffers_freed(ds_save->buffers) > DS_TRIM_BYTES))
+	{
+		ds_save->trim = tevent_add_timer(
+			ds_save->sconn->ev_ctx,
+			ds_save,
+			timeval_current_ofs(DS_TRIM_SECONDS, 0),
+			ds_save_trim,
+			NULL);
+	}
+}
+
+/*
+ * Whatever is in the send queue and not in the image
+ */
+static int ds_save_put_queue(bool *new)
+{
+	struct smbd_smb2_send_queue *e = NULL;
+	size_t num = 0;
+	int ret = 0;
+
+	for (e = ds_save->xconn->smb2.send_queue; e != NULL; e = e->next) {
+		if (e->durable) {
+			num += 1;
+			continue;
+		}
+		if (!*new) {
+			*new = true;
+			ds_save_drop_replies(num);
+		}
+		if (e->sendfile_header != NULL) {
+			ds_save_stop("sendfile");
+			return 0;
+		}
+		ret = ds_save_put_entry(e);
+		if (ret != 0) {
+			break;
 		}
 	}
-	if (ret != 0) {
-		return ret;
-	}
-	ret = ds_save_put_reply(
-		ds_save->stream.completed, e->vector, e->count, length);
-	if (ret != 0) {
-		return ret;
-	}
-	ds_save->stream.completed += length;
-	e->durable = true;
-	return 0;
+	return ret;
 }
 
 void ds_save_completed(struct smbXsrv_connection *xconn)
 {
-	struct smbd_smb2_send_queue *e = NULL;
 	bool new = false;
 	int ret = 0;
 
@@ -695,35 +851,23 @@ void ds_save_completed(struct smbXsrv_connection *xconn)
 	}
 	if (ds_save->stream.received == 0) {
 		/* the first PDU, which smbd reads in a way of its own */
-		uint64_t received;
-		uint64_t completed;
-
-		ret = ds_stream_position(
-			xconn->transport.sock, &received, &completed);
-		ds_save->stream.received = received;
-		ds_save->stream.completed = completed;
+		ret = ds_stream_position(xconn->transport.sock,
+					 &ds_save->stream.received,
+					 &ds_save->stream.completed);
 	}
-
-	for (e = xconn->smb2.send_queue; e != NULL; e = e->next) {
-		if (e->durable) {
-			continue;
-		}
-		if (e->sendfile_header != NULL) {
-			ds_save_stop("sendfile");
-			return;
-		}
-		new = true;
-		if (ret == 0) {
-			ret = ds_save_put_entry(e);
-		}
+	if (ret == 0) {
+		ret = ds_save_put_queue(&new);
 	}
-	if (!new) {
+	if (!new || !ds_save_running()) {
 		return;
 	}
 	if (ret == 0) {
-		ret = (ds_save->rewrite) ? ds_save_all() : ds_save_put_stream();
+		ret = (ds_save->rewrite ||
+		       ds_image_is_long(ds_save->image)) ?
+			ds_save_all() : ds_save_window();
 	}
 	ds_save_commit(ret);
+	ds_save_schedule_trim();
 }
 
 /* ---- begin */
@@ -775,6 +919,20 @@ int ds_save_create(struct smbd_server_connection *sconn)
 	}
 	ds_save->sconn = sconn;
 	ret = ds_buffers_create(ds_save, &ds_save->buffers);
+	if (ret == 0) {
+		/* the first: no reply is at offset 0 */
+		ds_save->channel = ds_buffers_take(
+			ds_save->buffers, sizeof(*ds_save->channel));
+		if (ds_save->channel == NULL) {
+			ret = ENOMEM;
+		}
+	}
+	if (ret == 0) {
+		*ds_save->channel = (struct ds_channel) {
+			.reading.received = UINT64_MAX,
+		};
+		ret = ds_save_more_slots();
+	}
 	if (ret != 0) {
 		TALLOC_FREE(ds_save);
 	}
@@ -783,27 +941,30 @@ int ds_save_create(struct smbd_server_connection *sconn)
 
 const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 			     const uint8_t *pdu,
-			     const struct ds_received *received)
+			     const struct ds_slot *old)
 {
-	struct ds_save_request *r = NULL;
+	struct ds_slot *slot = NULL;
 	uint8_t *copy = NULL;
+	int ret;
 
 	if (ds_save == NULL) {
 		return pdu;
 	}
-	copy = ds_buffers_alloc(ds_save->buffers, req, received->length);
+	copy = ds_buffers_alloc(ds_save->buffers, req, old->length);
 	if (copy == NULL) {
 		return NULL;
 	}
-	memcpy(copy, pdu, received->length);
+	memcpy(copy, pdu, old->length);
 
-	r = ds_save_new_request(req, copy, received->length);
-	if (r == NULL) {
+	ret = ds_save_new_slot(req, old->begin, copy, old->length);
+	if (ret != 0) {
 		return NULL;
 	}
-	r->record.flags |= received->flags;
-	r->record.async_id = received->async_id;
-	r->record.crashes = received->crashes + 1;
+	slot = req->durable;
+	slot->flags |= old->flags;
+	slot->async_id = old->async_id;
+	slot->interim = old->interim;
+	slot->crashes = old->crashes;
 	return copy;
 }
 
@@ -817,28 +978,43 @@ static int ds_save_old_requests(void)
 	for (req = ds_save->xconn->smb2.requests;
 	     req != NULL;
 	     req = req->next) {
-		struct ds_save_request *r = req->durable;
+		int ret;
 
-		if (r == NULL) {
-			r = ds_save_new_request(req, NULL, 0);
+		if (req->durable != NULL) {
+			continue;
 		}
-		if (r == NULL) {
-			return ENOMEM;
+		ret = ds_save_new_slot(req, 0, NULL, 0);
+		if (ret != 0) {
+			return ret;
 		}
-		r->record.flags |= DS_RECEIVED_STARTED;
-		r->record.channel_id = ds_save->stream.channel_id;
 	}
 	return 0;
+}
+
+/*
+ * A PDU whose length was being read into smbd's own memory
+ */
+static void ds_save_move_header(struct smbd_smb2_request_read_state *state)
+{
+	uint8_t *nbt = ds_save->channel->nbt;
+
+	if ((state->pktbuf != NULL) || (state->nbt == nbt)) {
+		return;
+	}
+	memcpy(nbt, state->nbt, NBT_HDR_SIZE);
+	state->vector[0].iov_base = nbt + NBT_HDR_SIZE -
+				    state->vector[0].iov_len;
+	state->nbt = nbt;
 }
 
 /*
  * A connection that is new has read nothing, and one that is not stands
  * where the kernel says; bytes of a PDU that is not complete do not count.
  */
-static int ds_save_position(void)
+static int ds_save_position(uint64_t crashes)
 {
 	struct smbXsrv_connection *xconn = ds_save->xconn;
-	const struct smbd_smb2_request_read_state *state =
+	struct smbd_smb2_request_read_state *state =
 		&xconn->smb2.request_read_state;
 	uint64_t partial = 0;
 	int ret;
@@ -853,6 +1029,7 @@ static int ds_save_position(void)
 		return ret;
 	}
 	if (state->req != NULL) {
+		ds_save_move_header(state);
 		partial = (state->pktbuf != NULL) ?
 			NBT_HDR_SIZE + state->pktlen : NBT_HDR_SIZE;
 		partial -= iov_buflen(state->vector, state->count);
@@ -862,21 +1039,21 @@ static int ds_save_position(void)
 	ds_save->next_mid = xconn->smb2.credits.seq_low +
 			    xconn->smb2.credits.seq_range;
 	if (state->pktbuf != NULL) {
-		ds_save_set_reading(state->pktbuf, state->pktfull);
+		ds_save_reading(xconn, state->pktbuf, state->pktfull);
+		ds_save->channel->reading.crashes = crashes;
 	}
 	return 0;
 }
 
-int ds_save_start(struct smbd_server_connection *sconn)
+int ds_save_start(struct smbd_server_connection *sconn, uint64_t crashes)
 {
+	bool new = false;
 	int ret;
 
 	if (ds_save == NULL) {
 		return ENOMEM;
 	}
 	ds_save->xconn = sconn->client->connections;
-	ds_save->stream.channel_id = ds_save->xconn->channel_id;
-	ds_save->reading.received = UINT64_MAX;
 
 	ret = ds_image_create(ds_save, &ds_save->image);
 	if (ret != 0) {
@@ -891,11 +1068,16 @@ int ds_save_start(struct smbd_server_connection *sconn)
 	ds_save->cap->image = ds_save->image;
 	ds_save->cap->live = true;
 
-	ret = ds_save_position();
+	ret = ds_save_position(crashes);
 	if (ret != 0) {
 		goto fail;
 	}
 	ret = ds_save_old_requests();
+	if (ret != 0) {
+		goto fail;
+	}
+	/* what came along and was not sent before */
+	ret = ds_save_put_queue(&new);
 	if (ret != 0) {
 		goto fail;
 	}

@@ -29,72 +29,109 @@
  * process can go on if this one is killed. The save points are those of US
  * patent 7,296,073:
  *
- * received	a PDU is read into memory that outlives the process, and named
- *		by the image before anything is done with it
- * started	its message ids are counted
+ * received	a PDU is read into memory that outlives the process, and was
+ *		named there before its first byte was read; how far it came
+ *		the kernel knows
+ * started	the request has a slot, its message ids are counted
  * completed	the reply, and what the request changed, are in the image
  *		before the first byte is sent
  * acknowledged	when the kernel has taken the last byte; it knows how many
  *		that were, so nothing is written down for it
  *
- * What is written at one save point becomes valid by one store.
+ * What changes with each request is not in records but in words of the
+ * client's buffers (buffers.h), which the image names:
  *
- * These are records that change with each request. They are not NDR: the
- * same machine reads them, as with the image itself.
+ * - of each connection a struct ds_channel, in which the state of its streams
+ *   is there twice: that of ds_image_side() counts. So it becomes valid
+ *   together with the records of the same commit.
+ * - slots of requests. A slot counts if its PDU is in front of
+ *   ds_stream.received, and its answer is not in front of ds_stream.completed:
+ *   it, too, comes and goes with a commit.
+ * - replies, each of which says where the next one is. Those count that end
+ *   in front of ds_stream.completed.
+ *
+ * The same machine reads them, as with the image itself.
  */
 
 /* Where a connection's streams and its message ids stand */
 struct ds_stream {
-	uint64_t channel_id;
 	/* bytes of whole PDUs, and of all replies in the image */
 	uint64_t received;
 	uint64_t completed;
 	uint64_t seq_low;
 	uint16_t seq_range;
 	uint16_t granted;
-	/* ids above seq_low that were used already follow, as uint64_t */
+	/* ids above seq_low that were used already: DS_RECORD_SEEN */
 	uint32_t num_seen;
+	/* the first reply that the kernel may not have taken; 0: none */
+	uint64_t replies;
 };
 
 /* The PDU that is being read */
 struct ds_reading {
-	/* ds_stream.received when it began: else it is an old one */
-	uint64_t received;
 	uint64_t offset;
 	uint64_t length;
+	/* processes that have ended over it, when all of it was read */
+	uint64_t crashes;
+	/* ds_stream.received when it began, else it is an old one; set last */
+	uint64_t received;
 };
 
-enum ds_received_flags {
-	/* interim response sent, async_id is valid */
-	DS_RECEIVED_INTERIM	= 0x01,
-	/* its bytes are in private memory, or parts of it were answered */
-	DS_RECEIVED_LOST	= 0x02,
-	/* the message ids are counted */
-	DS_RECEIVED_STARTED	= 0x04,
+struct ds_channel {
+	struct ds_stream stream[2];
+	struct ds_reading reading;
+	/* the length in front of a PDU is read to here */
+	uint8_t nbt[8];
+};
+
+/* DS_RECORD_CHANNEL, by channel id; DS_RECORD_SLOTS */
+struct ds_place {
+	uint64_t offset;
+	/* channels: 1 */
+	uint64_t num;
+};
+
+enum ds_slot_flags {
+	/* somebody's */
+	DS_SLOT_USED	= 0x01,
+	/* parts of it were answered, it cannot be run again */
+	DS_SLOT_LOST	= 0x02,
+	/* from before a restart: DS_RECORD_REQUEST, of which offset is the key */
+	DS_SLOT_RECORD	= 0x04,
 };
 
 /* A request that is not answered */
-struct ds_received {
+struct ds_slot {
 	uint64_t channel_id;
+	/* ds_stream.received in front of it */
+	uint64_t begin;
 	uint64_t offset;
 	uint32_t length;
 	uint32_t flags;
 	/* NTTIME */
 	uint64_t request_time;
+	/*
+	 * ds_stream.completed behind its interim response, and behind its
+	 * answer, 0 as long as there is none
+	 */
+	uint64_t interim;
+	uint64_t answered;
 	uint64_t async_id;
-	/* how many processes have ended over it */
+	/* processes that have ended over it */
 	uint32_t crashes;
 	uint32_t reserved;
 };
 
 /* What goes out, as it is on the wire */
 struct ds_reply {
-	uint64_t channel_id;
-	/* ds_stream.completed before it */
+	/* ds_stream.completed in front of it */
 	uint64_t begin;
 	uint64_t length;
+	/* where the next one is */
+	uint64_t next;
+	/* of all of this */
+	uint32_t size;
 	uint32_t num_segments;
-	uint32_t reserved;
 	/*
 	 * segments follow, then the bytes of those whose offset is
 	 * DS_SEGMENT_INLINE, one after the other
@@ -125,14 +162,15 @@ int ds_save_create(struct smbd_server_connection *sconn);
  */
 const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 			     const uint8_t *pdu,
-			     const struct ds_received *received);
+			     const struct ds_slot *slot);
 
 /*
  * From here on the image is current. Called when all of the client that there
  * is is in this process, before it reads or sends anything. 0 or an errno;
- * then the client is served, but does not survive this process.
+ * then the client is served, but does not survive this process. So many
+ * processes have ended over the PDU that has been read and not processed.
  */
-int ds_save_start(struct smbd_server_connection *sconn);
+int ds_save_start(struct smbd_server_connection *sconn, uint64_t crashes);
 
 /*
  * Give the keeper this holding instead of one that was made by a freeze.
@@ -143,6 +181,7 @@ int ds_save_hold(void);
 bool ds_save_running(void);
 
 /* The hooks, smbd/durable_hooks.h */
+uint8_t *ds_save_header(struct smbXsrv_connection *xconn);
 uint8_t *ds_save_buffer(struct smbXsrv_connection *xconn,
 			TALLOC_CTX *mem_ctx,
 			size_t len);
@@ -154,6 +193,7 @@ uint8_t *ds_save_received(struct smbd_smb2_request *req,
 			  size_t len);
 void ds_save_started(struct smbd_smb2_request *req);
 void ds_save_completed(struct smbXsrv_connection *xconn);
+void ds_save_freed(struct smbd_smb2_request *req);
 /* An open is gone */
 void ds_save_closed(uint64_t persistent_id);
 /* Nobody may go on with what is being taken down */

@@ -355,7 +355,7 @@ int handover_exec(struct handover_out *out,
 	if (state_fd == -1) {
 		return errno;
 	}
-	handover_give(out, state_fd);
+	json_decref(handover_give(out, state_fd));
 
 	snprintf(number, sizeof(number), "%d", state_fd);
 	ret = setenv(HANDOVER_ENV, number, 1);
