@@ -343,6 +343,9 @@ static NTSTATUS ds_child_issue(struct smbd_smb2_request *req)
 {
 	struct ds_later *later = NULL;
 
+	if (ds_resume_answer(req)) {
+		return NT_STATUS_OK;
+	}
 	if (!ds_create_is_behind(req)) {
 		return smbd_smb2_request_dispatch(req);
 	}
@@ -1037,7 +1040,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	(void)ds_save_create(sconn);
 	if (ds_child->held == NULL) {
 		ds_first_read_timeout(xconn);
-		(void)ds_save_start(sconn, 0);
+		(void)ds_save_start(sconn, NULL);
 		return;
 	}
 
@@ -1051,10 +1054,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 		exit_server_cleanly("cannot be restored");
 	}
 
-	(void)ds_save_start(sconn,
-			    (ds_child->restore->resume != NULL) ?
-				    ds_child->restore->resume->whole_crashes :
-				    0);
+	(void)ds_save_start(sconn, ds_child->restore->resume);
 
 	/*
 	 * Everybody's locks must be back before anybody can ask for one.

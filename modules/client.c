@@ -27,6 +27,7 @@
 #include "../lib/tsocket/tsocket.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
+#include "locking/share_mode_lock.h"
 #include "resume.h"
 
 NTSTATUS ds_capture_record(struct ds_capture *cap,
@@ -401,6 +402,11 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 			/* by it the client's leases are found */
 			restore->client->global->client_guid =
 				restore->old->client_guid;
+			if (restore->resume != NULL) {
+				/* or we would wait for it */
+				share_mode_unlock_killed(
+					restore->old->server_id);
+			}
 			status = NT_STATUS_OK;
 		}
 		break;
@@ -424,6 +430,7 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 		}
 		break;
 	case DS_RECORD_OPEN:
+		ds_resume_undo(restore);
 		ndr_err = DS_PULL(frame, data, &r.open, ds_open);
 		if (NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
 			status = ds_restore_open(restore, &r.open);
@@ -441,6 +448,9 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 		break;
 	case DS_RECORD_SEEN:
 		status = ds_resume_seen(restore, *data);
+		break;
+	case DS_RECORD_EFFECT:
+		status = ds_resume_effect(restore, *data);
 		break;
 	case DS_RECORD_SLOTS:
 		status = ds_resume_slots(restore, *data);
@@ -483,6 +493,7 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	if (restore->resume != NULL) {
+		ds_resume_undo(restore);
 		if (restore->resume->xconn == NULL) {
 			return NT_STATUS_INVALID_PARAMETER;
 		}

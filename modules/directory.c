@@ -140,7 +140,20 @@ NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 	return NT_STATUS_OK;
 }
 
-NTSTATUS ds_restore_notify(struct files_struct *fsp,
+/*
+ * Does all that it watches for show in the directory's change time?
+ */
+static bool ds_notify_is_plain(const struct ds_notify *notify)
+{
+	const uint32_t names = FILE_NOTIFY_CHANGE_FILE_NAME |
+			       FILE_NOTIFY_CHANGE_DIR_NAME;
+
+	return (notify->subdir_filter == 0) &&
+	       ((notify->filter & ~names) == 0);
+}
+
+NTSTATUS ds_restore_notify(struct ds_restore *restore,
+			   struct files_struct *fsp,
 			   const struct ds_notify *notify)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
@@ -176,7 +189,9 @@ NTSTATUS ds_restore_notify(struct files_struct *fsp,
 	}
 
 	ctime = full_timespec_to_nt_time(&fsp->fsp_name->st.st_ex_ctime);
-	if (notify->overrun || (notify->ctime != ctime)) {
+	if (notify->overrun || (notify->ctime != ctime) ||
+	    ((restore->resume != NULL) && !ds_notify_is_plain(notify)))
+	{
 		/* NOTIFY_ENUM_DIR: something happened, look yourself */
 		state.num_changes = -1;
 	}

@@ -108,6 +108,41 @@ static void ds_open_request_counts(const struct smbXsrv_open *op,
 	}
 }
 
+/*
+ * In which order and how often does matter: shared ones may be stacked.
+ */
+static NTSTATUS ds_capture_locks(TALLOC_CTX *mem_ctx,
+				 struct files_struct *fsp,
+				 struct ds_open *record)
+{
+	struct lock_struct *locks = NULL;
+	unsigned int num = 0;
+	unsigned int i;
+
+	if (!brl_own_locks(mem_ctx,
+			   fsp,
+			   brl_get_locks_readonly(fsp),
+			   &locks,
+			   &num))
+	{
+		return NT_STATUS_NO_MEMORY;
+	}
+	record->locks = talloc_array(mem_ctx, struct ds_lock, num);
+	if (record->locks == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	record->num_locks = num;
+	for (i = 0; i < num; i++) {
+		record->locks[i] = (struct ds_lock) {
+			.start = locks[i].start,
+			.size = locks[i].size,
+			.type = locks[i].lock_type,
+			.flavour = locks[i].lock_flav,
+		};
+	}
+	return NT_STATUS_OK;
+}
+
 NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
@@ -185,6 +220,13 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		record.lease_flags = fsp->lease->lease.lease_flags;
 	}
 	record.break_timeout = fsp_break_timeout(fsp);
+
+	if (cap->live && (fsp->current_lock_count != 0)) {
+		status = ds_capture_locks(frame, fsp, &record);
+		if (!NT_STATUS_IS_OK(status)) {
+			goto done;
+		}
+	}
 
 	ds_capture_scan(frame, fsp, &record);
 	status = ds_capture_notify(frame, fsp, &record);
@@ -271,6 +313,70 @@ static NTSTATUS ds_restore_lease(struct ds_restore_open_state *state)
 	return NT_STATUS_OK;
 }
 
+static bool ds_same_lock(const struct lock_struct *a, const struct ds_lock *b)
+{
+	return (a->start == b->start) && (a->size == b->size) &&
+	       (a->lock_type == b->type) && (a->lock_flav == b->flavour);
+}
+
+/*
+ * A lock or unlock that is run again finds what it has found before. Others
+ * may have got what had been unlocked: it stays so.
+ */
+static bool ds_restore_locks(struct files_struct *fsp,
+			     struct byte_range_lock *br_lck,
+			     const struct ds_open *record)
+{
+	struct server_id self = messaging_server_id(fsp->conn->sconn->msg_ctx);
+	uint64_t smblctx = fsp->op->global->open_persistent_id;
+	struct lock_struct *locks = NULL;
+	unsigned int num = 0;
+	unsigned int same = 0;
+	unsigned int i;
+
+	if (!brl_own_locks(talloc_tos(), fsp, br_lck, &locks, &num)) {
+		return false;
+	}
+	while ((same < num) && (same < record->num_locks) &&
+	       ds_same_lock(&locks[same], &record->locks[same]))
+	{
+		same += 1;
+	}
+	for (i = num; i > same; i--) {
+		(void)brl_unlock(br_lck,
+				 smblctx,
+				 self,
+				 locks[i - 1].start,
+				 locks[i - 1].size,
+				 locks[i - 1].lock_flav);
+	}
+	for (i = same; i < record->num_locks; i++) {
+		struct server_id blocker = { .pid = 0 };
+		uint64_t blocker_smblctx = 0;
+		NTSTATUS status;
+
+		status = brl_lock(br_lck,
+				  smblctx,
+				  self,
+				  record->locks[i].start,
+				  record->locks[i].size,
+				  record->locks[i].type,
+				  record->locks[i].flavour,
+				  &blocker,
+				  &blocker_smblctx);
+		if (!NT_STATUS_IS_OK(status)) {
+			DBG_WARNING("%s: a lock that was being unlocked is "
+				    "another's already\n",
+				    fsp_str_dbg(fsp));
+		}
+	}
+	TALLOC_FREE(locks);
+	if (fsp->current_lock_count != NO_LOCKING_COUNT) {
+		fsp->current_lock_count = record->num_locks;
+	}
+	return true;
+}
+
 /*
  * The entries in the databases shared with the others become ours. They
  * were never away: nobody got in between.
@@ -316,6 +422,12 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 			state->status = NT_STATUS_INTERNAL_DB_ERROR;
 			return;
 		}
+	}
+	if ((br_lck != NULL) && (state->restore->resume != NULL) &&
+	    !ds_restore_locks(fsp, br_lck, record))
+	{
+		state->status = NT_STATUS_NO_MEMORY;
+		return;
 	}
 
 	state->status = NT_STATUS_OK;
@@ -523,7 +635,7 @@ static NTSTATUS ds_restore_file(struct ds_restore *restore,
 		}
 	}
 	if (record->notify != NULL) {
-		status = ds_restore_notify(fsp, record->notify);
+		status = ds_restore_notify(restore, fsp, record->notify);
 		if (!NT_STATUS_IS_OK(status)) {
 			ds_restore_lost(restore, "watch of",
 					record->base_name, status);
@@ -590,13 +702,32 @@ fail:
 	return status;
 }
 
+struct connection_struct *ds_find_share(struct ds_restore *restore,
+					uint64_t session_id,
+					uint32_t tcon_id)
+{
+	struct smbXsrv_session *session = NULL;
+	struct smbXsrv_tcon *tcon = NULL;
+	NTSTATUS status;
+
+	(void)smb2srv_session_lookup_client(restore->client,
+					    session_id,
+					    restore->old->frozen,
+					    &session);
+	if (session == NULL) {
+		return NULL;
+	}
+	status = smb2srv_tcon_lookup(
+		session, tcon_id, restore->old->frozen, &tcon);
+	return NT_STATUS_IS_OK(status) ? tcon->compat : NULL;
+}
+
 NTSTATUS ds_restore_open(struct ds_restore *restore,
 			 const struct ds_open *record)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
 	struct smbXsrv_open_globalB global_blob = { .version = 0 };
-	struct smbXsrv_session *session = NULL;
-	struct smbXsrv_tcon *tcon = NULL;
+	struct connection_struct *conn = NULL;
 	struct smbXsrv_open *op = NULL;
 	enum ndr_err_code ndr_err;
 	NTSTATUS status;
@@ -615,20 +746,13 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 		goto done;
 	}
 
-	(void)smb2srv_session_lookup_client(restore->client,
-					    record->session_id,
-					    restore->old->frozen,
-					    &session);
-	if (session == NULL) {
+	conn = ds_find_share(restore, record->session_id, record->tcon_id);
+	if (conn == NULL) {
+		/* the user, or the share, is gone */
 		status = NT_STATUS_USER_SESSION_DELETED;
 		goto lost;
 	}
-	status = smb2srv_tcon_lookup(
-		session, record->tcon_id, restore->old->frozen, &tcon);
-	if (!NT_STATUS_IS_OK(status)) {
-		goto lost;
-	}
-	if (!change_to_user_and_service(tcon->compat, record->session_id)) {
+	if (!change_to_user_and_service(conn, record->session_id)) {
 		status = NT_STATUS_ACCESS_DENIED;
 		goto lost;
 	}
@@ -645,14 +769,21 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 	op->request_count = record->request_count;
 	op->pre_request_count = record->pre_request_count;
 
-	status = ds_restore_fsp(restore, op, tcon->compat, record);
+	status = ds_restore_fsp(restore, op, conn, record);
 	if (!NT_STATUS_IS_OK(status)) {
 		goto lost;
 	}
 	goto done;
 lost:
-	/* FILE_CLOSED for the client, the others go on */
-	ds_restore_lost(restore, "file", record->base_name, status);
+	if ((global_blob.info.info0 == NULL) ||
+	    !ds_resume_is_closing(
+		    restore,
+		    record,
+		    global_blob.info.info0->open_volatile_id))
+	{
+		/* FILE_CLOSED for the client, the others go on */
+		ds_restore_lost(restore, "file", record->base_name, status);
+	}
 	status = NT_STATUS_OK;
 done:
 	change_to_root_user();

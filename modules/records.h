@@ -151,6 +151,11 @@ NTSTATUS ds_capture_tcon(struct ds_capture *cap,
 NTSTATUS ds_restore_tcon(struct ds_restore *restore,
 			 const struct ds_tcon *record);
 
+/* What a tree connect is to smbd, NULL if it did not come back */
+struct connection_struct *ds_find_share(struct ds_restore *restore,
+					uint64_t session_id,
+					uint32_t tcon_id);
+
 NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp);
 NTSTATUS ds_restore_open(struct ds_restore *restore,
 			 const struct ds_open *record);
@@ -164,7 +169,8 @@ NTSTATUS ds_restore_scan(struct files_struct *fsp,
 NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 			   struct files_struct *fsp,
 			   struct ds_open *record);
-NTSTATUS ds_restore_notify(struct files_struct *fsp,
+NTSTATUS ds_restore_notify(struct ds_restore *restore,
+			   struct files_struct *fsp,
 			   const struct ds_notify *notify);
 
 /* A named pipe whose other end is gone */

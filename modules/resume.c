@@ -22,7 +22,10 @@
 #include "smbd/globals.h"
 #include "../libcli/smb/smb_common.h"
 #include "lib/util/bitmap.h"
+#include "locking/share_mode_lock.h"
+#include "smbd/smbXsrv_open.h"
 #include "durable_state/ndr_durable_state.h"
+#include "effect.h"
 #include "records.h"
 #include "resume.h"
 #include "save.h"
@@ -199,7 +202,11 @@ static NTSTATUS ds_resume_replies(struct ds_resume *resume)
 		    (reply->begin > queued) || (reply->begin < before) ||
 		    (reply->length == 0))
 		{
-			return NT_STATUS_INVALID_PARAMETER;
+			DBG_ERR("of the replies up to %" PRIu64 " there is "
+				"none behind %" PRIu64 "\n",
+				resume->stream.completed,
+				queued);
+			return NT_STATUS_DATA_ERROR;
 		}
 		before = reply->begin + 1;
 		offset = reply->next;
@@ -252,10 +259,16 @@ NTSTATUS ds_resume_channel(struct ds_restore *restore,
 					     NT_STATUS_DATA_ERROR;
 	}
 	if ((s->seq_range > xconn->smb2.credits.max) ||
-	    (s->granted > xconn->smb2.credits.max) ||
-	    (s->received > resume->read))
+	    (s->granted > xconn->smb2.credits.max))
 	{
 		return NT_STATUS_INVALID_PARAMETER;
+	}
+	if (s->received > resume->read) {
+		DBG_ERR("%" PRIu64 " bytes were read, the image knows of "
+			"%" PRIu64 "\n",
+			resume->read,
+			s->received);
+		return NT_STATUS_DATA_ERROR;
 	}
 
 	for (id = 0; id < xconn->smb2.credits.max; id++) {
@@ -299,11 +312,11 @@ NTSTATUS ds_resume_seen(struct ds_restore *restore, DATA_BLOB data)
 }
 
 /*
- * Has a request the same result when it is run again?
+ * Has a request the same result when it is run again? Names that it may have
+ * made are not there any more (effect.h), and the locks are those from before
+ * (open.c).
  */
-static bool ds_resume_again(const struct smbd_smb2_request *req,
-			    int idx,
-			    bool waits)
+static bool ds_resume_again(const struct smbd_smb2_request *req, int idx)
 {
 	const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(req, in, idx)->iov_base;
 	const struct iovec *iov = SMBD_SMB2_IOV_IDX_OFS(
@@ -311,37 +324,12 @@ static bool ds_resume_again(const struct smbd_smb2_request *req,
 	const uint8_t *body = iov->iov_base;
 
 	switch (SVAL(inhdr, SMB2_HDR_OPCODE)) {
-	case SMB2_OP_SESSSETUP:
-		/* what was begun is not known any more, and that fails */
-	case SMB2_OP_LOGOFF:
-	case SMB2_OP_TCON:
-	case SMB2_OP_TDIS:
-	case SMB2_OP_CLOSE:
-	case SMB2_OP_FLUSH:
-	case SMB2_OP_READ:
-	case SMB2_OP_CANCEL:
-	case SMB2_OP_KEEPALIVE:
-	case SMB2_OP_QUERY_DIRECTORY:
-	case SMB2_OP_NOTIFY:
-	case SMB2_OP_GETINFO:
-	case SMB2_OP_BREAK:
-		return true;
 	case SMB2_OP_WRITE:
 		/* -1 is the end of the file, wherever it is */
-		return (iov->iov_len >= 0x30) &&
-		       (BVAL(body, 0x08) != UINT64_MAX);
-	case SMB2_OP_CREATE:
-		if (waits) {
-			/* it waited, nothing was done */
-			return true;
-		}
-		return (iov->iov_len >= 0x38) &&
-		       (IVAL(body, 0x24) == FILE_OPEN) &&
-		       !(IVAL(body, 0x28) & FILE_DELETE_ON_CLOSE);
-	case SMB2_OP_LOCK:
-		return waits;
+		return (iov->iov_len < 0x30) ||
+		       (BVAL(body, 0x08) != VFS_PWRITE_APPEND_OFFSET);
 	default:
-		return false;
+		return true;
 	}
 }
 
@@ -368,7 +356,7 @@ static NTSTATUS ds_resume_check(struct ds_restore *restore,
 			return NT_STATUS_CANNOT_MAKE;
 		}
 		if ((slot->flags & DS_SLOT_LOST) ||
-		    !ds_resume_again(req, idx, slot->interim != 0))
+		    !ds_resume_again(req, idx))
 		{
 			DBG_ERR("%s was being processed, and cannot be run "
 				"again\n",
@@ -482,23 +470,199 @@ NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data)
 	return NT_STATUS_OK;
 }
 
+NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data)
+{
+	struct ds_resume *resume = restore->resume;
+	struct ds_effect *effects = NULL;
+	enum ndr_err_code ndr_err;
+
+	if (resume == NULL) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	effects = talloc_realloc(resume,
+				 resume->effects,
+				 struct ds_effect,
+				 resume->num_effects + 1);
+	if (effects == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	resume->effects = effects;
+	ndr_err = ndr_pull_struct_blob_all(
+		&data,
+		resume,
+		&effects[resume->num_effects],
+		(ndr_pull_flags_fn_t)ndr_pull_ds_effect);
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		return ndr_map_error2ntstatus(ndr_err);
+	}
+	resume->num_effects += 1;
+	return NT_STATUS_OK;
+}
+
+void ds_resume_undo(struct ds_restore *restore)
+{
+	struct ds_resume *resume = restore->resume;
+
+	/* the last one first */
+	while ((resume != NULL) && (resume->num_effects > 0)) {
+		resume->num_effects -= 1;
+		ds_effect_undo(restore, &resume->effects[resume->num_effects]);
+	}
+}
+
+bool ds_resume_is_closing(struct ds_restore *restore,
+			  const struct ds_open *record,
+			  uint64_t volatile_id)
+{
+	const struct ds_resume *resume = restore->resume;
+	const struct smbd_smb2_request *req = NULL;
+	int idx;
+
+	if (resume == NULL) {
+		return false;
+	}
+	for (req = resume->xconn->smb2.requests; req != NULL; req = req->next)
+	{
+		for (idx = 1;
+		     idx < req->in.vector_count;
+		     idx += SMBD_SMB2_NUM_IOV_PER_REQ)
+		{
+			const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(
+				req, in, idx)->iov_base;
+			const struct iovec *iov = SMBD_SMB2_IOV_IDX_OFS(
+				req, in, idx, SMBD_SMB2_BODY_IOV_OFS);
+			const uint8_t *body = iov->iov_base;
+
+			switch (SVAL(inhdr, SMB2_HDR_OPCODE)) {
+			case SMB2_OP_LOGOFF:
+			case SMB2_OP_TDIS:
+				return true;
+			case SMB2_OP_CLOSE:
+				if ((iov->iov_len >= 0x18) &&
+				    (BVAL(body, 0x10) == volatile_id))
+				{
+					return true;
+				}
+				break;
+			}
+		}
+	}
+	return false;
+}
+
+bool ds_resume_answer(struct smbd_smb2_request *req)
+{
+	const uint8_t *inhdr = SMBD_SMB2_IN_HDR_PTR(req);
+	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
+	struct smbXsrv_open *op = NULL;
+	DATA_BLOB out = data_blob_null;
+	NTSTATUS status;
+
+	if ((req->in.vector_count > 1 + SMBD_SMB2_NUM_IOV_PER_REQ) ||
+	    (SVAL(inhdr, SMB2_HDR_OPCODE) != SMB2_OP_CLOSE) ||
+	    (SMBD_SMB2_IN_BODY_LEN(req) < 0x18))
+	{
+		return false;
+	}
+	status = smb2srv_open_lookup(req->xconn,
+				     BVAL(body, 0x08),
+				     BVAL(body, 0x10),
+				     0,
+				     &op);
+	if (NT_STATUS_IS_OK(status)) {
+		return false;
+	}
+	/* [MS-SMB2] 2.2.16, without attributes, which the file has no more */
+	out = data_blob_talloc_zero(req, 0x3C);
+	if (out.data == NULL) {
+		return false;
+	}
+	SSVAL(out.data, 0x00, 0x3C);
+	status = smbd_smb2_request_verify_sizes(req, 0x18);
+	if (NT_STATUS_IS_OK(status)) {
+		status = smbd_smb2_request_done(req, out, NULL);
+	}
+	return NT_STATUS_IS_OK(status);
+}
+
+static int ds_resume_openat(struct files_struct *fsp,
+			    const struct vfs_open_how *how)
+{
+	struct file_id file_id;
+	int fd;
+
+	fd = SMB_VFS_OPENAT(fsp->conn,
+			    fsp->conn->cwd_fsp,
+			    fsp->fsp_name,
+			    fsp,
+			    how);
+	if (fd == -1) {
+		return -1;
+	}
+	fsp_set_fd(fsp, fd);
+	if (!NT_STATUS_IS_OK(vfs_stat_fsp(fsp))) {
+		fd_close(fsp);
+		errno = ENOENT;
+		return -1;
+	}
+	file_id = vfs_file_id_from_sbuf(fsp->conn, &fsp->fsp_name->st);
+	if (!file_id_equal(&file_id, &fsp->file_id)) {
+		/* another file has its name */
+		fd_close(fsp);
+		errno = ENOENT;
+		return -1;
+	}
+	return fd;
+}
+
+/*
+ * The name that all who have it open know it by: another process may have
+ * renamed it, and told ours when it was dead.
+ */
+static bool ds_resume_renamed(struct files_struct *fsp)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	struct share_mode_lock *lck = NULL;
+	struct smb_filename fname = *fsp->fsp_name;
+	const char *path = NULL;
+	char *name = NULL;
+	bool ok = false;
+
+	lck = fetch_share_mode_unlocked(frame, fsp->file_id);
+	if (lck == NULL) {
+		goto done;
+	}
+	path = share_mode_servicepath(lck);
+	name = share_mode_filename(frame, lck);
+	if ((path == NULL) || (name == NULL) ||
+	    !strequal(path, fsp->conn->connectpath) ||
+	    (strcmp(name, fname.base_name) == 0))
+	{
+		goto done;
+	}
+	fname.base_name = name;
+	fname.fsp = NULL;
+	ok = NT_STATUS_IS_OK(fsp_set_smb_fname(fsp, &fname));
+done:
+	TALLOC_FREE(frame);
+	return ok;
+}
+
 NTSTATUS ds_resume_fd(struct files_struct *fsp, const struct ds_open *record)
 {
 	struct vfs_open_how how = {
 		.flags = record->fd_flags & ~(O_CREAT | O_EXCL | O_TRUNC),
 	};
 	int fd;
+	int err;
 
+	fsp->file_id = record->file_id;
 	become_root();
-	fd = SMB_VFS_OPENAT(fsp->conn,
-			    fsp->conn->cwd_fsp,
-			    fsp->fsp_name,
-			    fsp,
-			    &how);
-	unbecome_root();
-	if (fd == -1) {
-		return map_nt_error_from_unix_common(errno);
+	fd = ds_resume_openat(fsp, &how);
+	if ((fd == -1) && (errno == ENOENT) && ds_resume_renamed(fsp)) {
+		fd = ds_resume_openat(fsp, &how);
 	}
-	fsp_set_fd(fsp, fd);
-	return vfs_stat_fsp(fsp);
+	err = errno;
+	unbecome_root();
+	return (fd != -1) ? NT_STATUS_OK : map_nt_error_from_unix_common(err);
 }

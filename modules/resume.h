@@ -31,6 +31,7 @@ struct ds_restore;
 struct ds_open;
 struct files_struct;
 struct smbXsrv_connection;
+struct smbd_smb2_request;
 
 /*
  * What a restore needs beyond the records of objects when the process before
@@ -53,6 +54,9 @@ struct ds_resume {
 	size_t whole;
 	/* processes that have ended over it, this one's predecessor included */
 	uint64_t whole_crashes;
+	/* of requests that are run again; still to be undone */
+	struct ds_effect *effects;
+	size_t num_effects;
 };
 
 /* One for each type of record, in this order. Errors cost the client. */
@@ -61,6 +65,23 @@ NTSTATUS ds_resume_channel(struct ds_restore *restore,
 			   DATA_BLOB data);
 NTSTATUS ds_resume_seen(struct ds_restore *restore, DATA_BLOB data);
 NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data);
+NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data);
+
+/* Before opens: undo what requests did that are run again. */
+void ds_resume_undo(struct ds_restore *restore);
+
+/*
+ * Is a request being run again that closes it? Then it may be closed already.
+ */
+bool ds_resume_is_closing(struct ds_restore *restore,
+			  const struct ds_open *record,
+			  uint64_t volatile_id);
+
+/*
+ * A request that is run again has done what it was to do, and nothing is left
+ * to do it with: the answer is queued. False if it has to be dispatched.
+ */
+bool ds_resume_answer(struct smbd_smb2_request *req);
 
 /*
  * No descriptor has come along: open the file by its name, as root, since

@@ -23,6 +23,7 @@
 #include "../libcli/smb/smb_common.h"
 #include "lib/util/iov_buf.h"
 #include "durable_state/ndr_durable_state.h"
+#include "effect.h"
 #include "keeper/keeper_client.h"
 #include "keeper/keeper_protocol.h"
 #include "buffers.h"
@@ -30,6 +31,7 @@
 #include "options.h"
 #include "process.h"
 #include "records.h"
+#include "resume.h"
 #include "save.h"
 #include "stream.h"
 
@@ -50,6 +52,14 @@
 /* What is worth to be given back to the kernel, and when nothing happens */
 #define DS_TRIM_BYTES ((size_t)4 * 1024 * 1024)
 #define DS_TRIM_SECONDS 5
+
+/* What a request has done to names */
+struct ds_save_effect {
+	struct ds_save_effect *prev, *next;
+	const struct ds_slot *slot;
+	uint64_t key;
+	DATA_BLOB blob;
+};
 
 static struct ds_save {
 	struct smbd_server_connection *sconn;
@@ -81,6 +91,11 @@ static struct ds_save {
 	size_t num_slots_blocks;
 	struct ds_slot **free_slots;
 	size_t num_free_slots;
+
+	/* of the request that was dispatched last, NULL if it is done */
+	struct ds_slot *current;
+	struct ds_save_effect *effects;
+	uint64_t next_effect;
 
 	struct tevent_timer *trim;
 	/* for lists of message ids */
@@ -313,6 +328,91 @@ static int ds_save_put_reply(const struct iovec *vector, int count)
 	return 0;
 }
 
+/* ---- effects */
+
+void ds_save_effect(const struct ds_effect *effect)
+{
+	struct ds_slot *slot = ds_save->current;
+	struct ds_save_effect *e = NULL;
+	enum ndr_err_code ndr_err;
+	int ret;
+
+	if (!ds_save_running() || (slot == NULL)) {
+		return;
+	}
+	e = talloc(ds_save, struct ds_save_effect);
+	if (e == NULL) {
+		ds_save_stop("out of memory");
+		return;
+	}
+	*e = (struct ds_save_effect) {
+		.slot = slot, .key = ds_save->next_effect,
+	};
+	ndr_err = ndr_push_struct_blob(
+		&e->blob,
+		e,
+		effect,
+		(ndr_push_flags_fn_t)ndr_push_ds_effect);
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		TALLOC_FREE(e);
+		ds_save_stop("a name cannot be written down");
+		return;
+	}
+	DLIST_ADD_END(ds_save->effects, e);
+	ds_save->next_effect += 1;
+	slot->flags |= DS_SLOT_EFFECT;
+
+	ret = ds_save_put(
+		DS_RECORD_EFFECT, e->key, e->blob.data, e->blob.length);
+	ds_save_commit(ret);
+}
+
+void ds_save_once(void)
+{
+	if (ds_save_running() && (ds_save->current != NULL)) {
+		ds_save->current->flags |= DS_SLOT_LOST;
+	}
+}
+
+/*
+ * They are meant, from the next commit on.
+ */
+static int ds_save_drop_effects(struct ds_slot *slot)
+{
+	struct ds_save_effect *e = NULL;
+	struct ds_save_effect *next = NULL;
+	int ret = 0;
+
+	for (e = ds_save->effects; e != NULL; e = next) {
+		next = e->next;
+		if (e->slot != slot) {
+			continue;
+		}
+		if ((ret == 0) && ds_save_running()) {
+			ret = ds_image_remove(
+				ds_save->image, DS_RECORD_EFFECT, e->key);
+		}
+		DLIST_REMOVE(ds_save->effects, e);
+		TALLOC_FREE(e);
+	}
+	slot->flags &= ~DS_SLOT_EFFECT;
+	return ret;
+}
+
+static int ds_save_put_effects(void)
+{
+	const struct ds_save_effect *e = NULL;
+	int ret = 0;
+
+	for (e = ds_save->effects; (ret == 0) && (e != NULL); e = e->next) {
+		ret = ds_save_put(DS_RECORD_EFFECT,
+				  e->key,
+				  e->blob.data,
+				  e->blob.length);
+	}
+	return ret;
+}
+
 /* ---- all of the client, in a new log */
 
 static int ds_save_put_records(void)
@@ -370,6 +470,9 @@ static int ds_save_all(void)
 				  i,
 				  &ds_save->slots[i],
 				  sizeof(ds_save->slots[i]));
+	}
+	if (ret == 0) {
+		ret = ds_save_put_effects();
 	}
 	if (ret == 0) {
 		ret = ds_save_put_records();
@@ -466,24 +569,47 @@ static int ds_save_more_slots(void)
 }
 
 /*
+ * What belongs to a request that is not answered, and to no other.
+ */
+static int ds_save_drop_records(struct ds_slot *slot)
+{
+	int ret = 0;
+
+	if (slot->flags & DS_SLOT_EFFECT) {
+		ret = ds_save_drop_effects(slot);
+	}
+	if ((slot->flags & DS_SLOT_RECORD) && ds_save_running()) {
+		slot->flags &= ~DS_SLOT_RECORD;
+		if (ret == 0) {
+			ret = ds_image_remove(ds_save->image,
+					      DS_RECORD_REQUEST,
+					      slot->offset);
+		}
+	}
+	return ret;
+}
+
+/*
  * It needs no answer, or will never get one, or that is saved.
  */
 void ds_save_freed(struct smbd_smb2_request *req)
 {
 	struct ds_slot *slot = req->durable;
+	int ret = 0;
 
 	if (slot == NULL) {
 		return;
 	}
 	req->durable = NULL;
-	if (ds_save_running() && (slot->flags & DS_SLOT_RECORD)) {
-		/* valid with the next commit; what was answered is told by it */
-		int ret = ds_image_remove(
-			ds_save->image, DS_RECORD_REQUEST, slot->offset);
-
-		if (ret != 0) {
-			ds_save_stop(strerror(ret));
-		}
+	if (ds_save->current == slot) {
+		ds_save->current = NULL;
+	}
+	if (slot->flags & (DS_SLOT_RECORD | DS_SLOT_EFFECT)) {
+		/* it was not answered: valid with the next commit */
+		ret = ds_save_drop_records(slot);
+	}
+	if ((ret != 0) && ds_save_running()) {
+		ds_save_stop(strerror(ret));
 	}
 	DS_STORE(&slot->flags, 0);
 	ds_save->free_slots[ds_save->num_free_slots] = slot;
@@ -558,6 +684,16 @@ void ds_save_started(struct smbd_smb2_request *req)
 	if (!ds_saves(req->xconn)) {
 		return;
 	}
+	if (req->durable != NULL) {
+		/* once more, or the next one of a compound */
+		ds_save->current = req->durable;
+		return;
+	}
+	reading = &ds_save->channel->reading;
+	if (reading->received != ds_save->stream.received) {
+		/* smbd reads the first PDU in a way of its own */
+		return;
+	}
 	for (idx = 1;
 	     idx < req->in.vector_count;
 	     idx += SMBD_SMB2_NUM_IOV_PER_REQ)
@@ -573,12 +709,6 @@ void ds_save_started(struct smbd_smb2_request *req)
 		}
 	}
 
-	reading = &ds_save->channel->reading;
-	if (reading->received != ds_save->stream.received) {
-		/* the first one, which smbd has read in a way of its own */
-		ds_save_stop("its PDU is in private memory");
-		return;
-	}
 	length = reading->length;
 	pdu = ds_buffers_at(ds_save->buffers, reading->offset, length);
 	ret = ds_save_new_slot(req, reading->received, pdu, length);
@@ -586,6 +716,7 @@ void ds_save_started(struct smbd_smb2_request *req)
 		struct ds_slot *slot = req->durable;
 
 		slot->crashes = reading->crashes;
+		ds_save->current = slot;
 	}
 	ds_save->stream.received += NBT_HDR_SIZE + length;
 	if (ret == 0) {
@@ -655,6 +786,26 @@ static int ds_save_put_opens(bool (*wanted)(struct files_struct *fsp))
 	return 0;
 }
 
+/*
+ * A new name is one for all opens of the file.
+ */
+static int ds_save_put_named(struct files_struct *fsp)
+{
+	struct files_struct *other = NULL;
+	int ret = 0;
+
+	for (other = ds_save->sconn->files;
+	     (other != NULL) && (ret == 0);
+	     other = other->next) {
+		if ((other == fsp) ||
+		    file_id_equal(&other->file_id, &fsp->file_id))
+		{
+			ret = ds_save_put_open(other);
+		}
+	}
+	return ret;
+}
+
 static bool ds_save_has_break(struct files_struct *fsp)
 {
 	return (fsp->oplock_type != NO_OPLOCK);
@@ -685,6 +836,8 @@ static int ds_save_put_changes(struct smbd_smb2_request *req, int idx)
 		return 0;
 	case SMB2_OP_BREAK:
 		return ds_save_put_opens(ds_save_has_break);
+	case SMB2_OP_SETINFO:
+		return (fsp != NULL) ? ds_save_put_named(fsp) : 0;
 	case SMB2_OP_READ:
 	case SMB2_OP_WRITE:
 	case SMB2_OP_FLUSH:
@@ -702,9 +855,10 @@ static int ds_save_put_changes(struct smbd_smb2_request *req, int idx)
  * An interim response has been made of one of them; or, if it was for a
  * compound, of the part that is done already.
  */
-static void ds_save_interim(size_t length)
+static int ds_save_interim(size_t length)
 {
 	struct smbd_smb2_request *req = NULL;
+	int ret;
 
 	for (req = ds_save->xconn->smb2.requests;
 	     req != NULL;
@@ -725,7 +879,16 @@ static void ds_save_interim(size_t length)
 		}
 		/* counts with the commit */
 		slot->interim = ds_save->stream.completed + length;
+
+		if (req->compat_chain_fsp != NULL) {
+			/* it may be a watch that has begun */
+			ret = ds_save_put_open(req->compat_chain_fsp);
+			if (ret != 0) {
+				return ret;
+			}
+		}
 	}
+	return 0;
 }
 
 static int ds_save_put_answer(struct smbd_smb2_request *req, size_t length)
@@ -748,12 +911,7 @@ static int ds_save_put_answer(struct smbd_smb2_request *req, size_t length)
 	}
 	/* counts with the commit; the slot is freed with the request */
 	slot->answered = ds_save->stream.completed + length;
-	if (slot->flags & DS_SLOT_RECORD) {
-		slot->flags &= ~DS_SLOT_RECORD;
-		return ds_image_remove(
-			ds_save->image, DS_RECORD_REQUEST, slot->offset);
-	}
-	return 0;
+	return ds_save_drop_records(slot);
 }
 
 static int ds_save_put_entry(struct smbd_smb2_send_queue *e)
@@ -768,9 +926,11 @@ static int ds_save_put_entry(struct smbd_smb2_send_queue *e)
 	{
 		ret = ds_save_put_answer(req, length);
 	} else {
-		ds_save_interim(length);
-		/* or it is a break */
-		ret = ds_save_put_opens(ds_save_has_break);
+		ret = ds_save_interim(length);
+		if (ret == 0) {
+			/* or it is a break */
+			ret = ds_save_put_opens(ds_save_has_break);
+		}
 	}
 	if (ret == 0) {
 		ret = ds_save_put_reply(e->vector, e->count);
@@ -1011,7 +1171,7 @@ static void ds_save_move_header(struct smbd_smb2_request_read_state *state)
  * A connection that is new has read nothing, and one that is not stands
  * where the kernel says; bytes of a PDU that is not complete do not count.
  */
-static int ds_save_position(uint64_t crashes)
+static int ds_save_position(const struct ds_resume *resume)
 {
 	struct smbXsrv_connection *xconn = ds_save->xconn;
 	struct smbd_smb2_request_read_state *state =
@@ -1034,18 +1194,26 @@ static int ds_save_position(uint64_t crashes)
 			NBT_HDR_SIZE + state->pktlen : NBT_HDR_SIZE;
 		partial -= iov_buflen(state->vector, state->count);
 	}
+	if (resume != NULL) {
+		/* smbd has not been told yet */
+		partial += resume->whole;
+	}
 	ds_save->stream.received -= partial;
 	/* ids above this one may have been used */
 	ds_save->next_mid = xconn->smb2.credits.seq_low +
 			    xconn->smb2.credits.seq_range;
 	if (state->pktbuf != NULL) {
 		ds_save_reading(xconn, state->pktbuf, state->pktfull);
-		ds_save->channel->reading.crashes = crashes;
+		if (resume != NULL) {
+			ds_save->channel->reading.crashes =
+				resume->whole_crashes;
+		}
 	}
 	return 0;
 }
 
-int ds_save_start(struct smbd_server_connection *sconn, uint64_t crashes)
+int ds_save_start(struct smbd_server_connection *sconn,
+		  const struct ds_resume *resume)
 {
 	bool new = false;
 	int ret;
@@ -1068,7 +1236,7 @@ int ds_save_start(struct smbd_server_connection *sconn, uint64_t crashes)
 	ds_save->cap->image = ds_save->image;
 	ds_save->cap->live = true;
 
-	ret = ds_save_position(crashes);
+	ret = ds_save_position(resume);
 	if (ret != 0) {
 		goto fail;
 	}

@@ -98,6 +98,8 @@ enum ds_slot_flags {
 	DS_SLOT_LOST	= 0x02,
 	/* from before a restart: DS_RECORD_REQUEST, of which offset is the key */
 	DS_SLOT_RECORD	= 0x04,
+	/* it has made names: DS_RECORD_EFFECT */
+	DS_SLOT_EFFECT	= 0x08,
 };
 
 /* A request that is not answered */
@@ -145,6 +147,7 @@ struct ds_segment {
 	uint64_t length;
 };
 
+struct ds_resume;
 struct smbd_server_connection;
 struct smbXsrv_connection;
 struct smbd_smb2_request;
@@ -167,10 +170,11 @@ const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 /*
  * From here on the image is current. Called when all of the client that there
  * is is in this process, before it reads or sends anything. 0 or an errno;
- * then the client is served, but does not survive this process. So many
- * processes have ended over the PDU that has been read and not processed.
+ * then the client is served, but does not survive this process. resume: how
+ * the client was brought back, NULL if no process was killed.
  */
-int ds_save_start(struct smbd_server_connection *sconn, uint64_t crashes);
+int ds_save_start(struct smbd_server_connection *sconn,
+		  const struct ds_resume *resume);
 
 /*
  * Give the keeper this holding instead of one that was made by a freeze.
@@ -196,6 +200,13 @@ void ds_save_completed(struct smbXsrv_connection *xconn);
 void ds_save_freed(struct smbd_smb2_request *req);
 /* An open is gone */
 void ds_save_closed(uint64_t persistent_id);
+/*
+ * What the request that is being processed is about to do (effect.h), or that
+ * it is about to do something that can neither be undone nor done twice.
+ */
+struct ds_effect;
+void ds_save_effect(const struct ds_effect *effect);
+void ds_save_once(void);
 /* Nobody may go on with what is being taken down */
 void ds_save_exit(void);
 

@@ -24,6 +24,7 @@
 #include "smbd/durable_hooks.h"
 #include "records.h"
 #include "process.h"
+#include "effect.h"
 #include "save.h"
 
 /*
@@ -48,7 +49,19 @@ static int ds_vfs_openat(struct vfs_handle_struct *handle,
 			 struct files_struct *fsp,
 			 const struct vfs_open_how *how)
 {
+	const int create = O_CREAT | O_EXCL;
+
 	if ((ds_vfs_expected.fsp != fsp) || (ds_vfs_expected.fd == -1)) {
+		if ((how->flags & create) != create) {
+			/* there was one */
+		} else if (smb_fname->stream_name == NULL) {
+			ds_effect_create(handle->conn,
+					 dirfsp,
+					 smb_fname,
+					 DS_EFFECT_FILE);
+		} else {
+			ds_save_once();
+		}
 		return SMB_VFS_NEXT_OPENAT(
 			handle, dirfsp, smb_fname, fsp, how);
 	}
@@ -56,6 +69,49 @@ static int ds_vfs_openat(struct vfs_handle_struct *handle,
 	/* as vfs_default does it */
 	fsp->fsp_flags.have_proc_fds = fsp->conn->have_proc_fds;
 	return ds_vfs_expected.fd;
+}
+
+static int ds_vfs_mkdirat(struct vfs_handle_struct *handle,
+			  struct files_struct *dirfsp,
+			  const struct smb_filename *smb_fname,
+			  mode_t mode)
+{
+	ds_effect_create(
+		handle->conn, dirfsp, smb_fname, DS_EFFECT_DIRECTORY);
+	return SMB_VFS_NEXT_MKDIRAT(handle, dirfsp, smb_fname, mode);
+}
+
+static int ds_vfs_renameat(struct vfs_handle_struct *handle,
+			   struct files_struct *srcdir_fsp,
+			   const struct smb_filename *src,
+			   struct files_struct *dstdir_fsp,
+			   const struct smb_filename *dst,
+			   const struct vfs_rename_how *how)
+{
+	if ((src->stream_name == NULL) && (dst->stream_name == NULL)) {
+		ds_effect_name(handle->conn,
+			       srcdir_fsp,
+			       src,
+			       dstdir_fsp,
+			       dst,
+			       DS_EFFECT_RENAME);
+	} else {
+		ds_save_once();
+	}
+	return SMB_VFS_NEXT_RENAMEAT(
+		handle, srcdir_fsp, src, dstdir_fsp, dst, how);
+}
+
+static int ds_vfs_linkat(struct vfs_handle_struct *handle,
+			 struct files_struct *srcfsp,
+			 const struct smb_filename *src,
+			 struct files_struct *dstfsp,
+			 const struct smb_filename *dst,
+			 int flags)
+{
+	ds_effect_name(
+		handle->conn, srcfsp, src, dstfsp, dst, DS_EFFECT_LINK);
+	return SMB_VFS_NEXT_LINKAT(handle, srcfsp, src, dstfsp, dst, flags);
 }
 
 /*
@@ -149,6 +205,9 @@ static NTSTATUS ds_vfs_create_file(struct vfs_handle_struct *handle,
 
 static struct vfs_fn_pointers ds_vfs_fns = {
 	.openat_fn = ds_vfs_openat,
+	.mkdirat_fn = ds_vfs_mkdirat,
+	.renameat_fn = ds_vfs_renameat,
+	.linkat_fn = ds_vfs_linkat,
 	.create_file_fn = ds_vfs_create_file,
 };
 

@@ -279,7 +279,7 @@ static bool keeper_load(struct keeper *k, struct handover_in *in)
 	int ret;
 
 	ret = json_unpack(handover_state(in),
-			  "{s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:o}",
+			  "{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o}",
 			  "version", &version,
 			  "socket", &socket_path,
 			  "listen", &listen_fd,
@@ -299,7 +299,7 @@ static bool keeper_load(struct keeper *k, struct handover_in *in)
 	}
 
 	json_decref(k->events);
-	k->events = events;
+	k->events = json_incref(events);
 	if (k->socket_path == NULL) {
 		k->socket_path = talloc_strdup(k, socket_path);
 	}

@@ -102,8 +102,11 @@ void peer_update_flags(struct keeper_peer *peer)
 {
 	uint16_t flags = peer->keeper->exec_wanted ? 0 : TEVENT_FD_READ;
 
-	tevent_fd_set_flags(peer->fde,
-			    peer_busy(peer) ? TEVENT_FD_WRITE : flags);
+	if (peer_busy(peer)) {
+		/* Without the latter tevent does not tell that it has gone */
+		flags = TEVENT_FD_WRITE | TEVENT_FD_ERROR;
+	}
+	tevent_fd_set_flags(peer->fde, flags);
 }
 
 static void peer_receive(struct keeper_peer *peer)
@@ -217,10 +220,13 @@ static void peer_handler(struct tevent_context *ev,
 	struct keeper_peer *peer = talloc_get_type_abort(
 		private_data, struct keeper_peer);
 
-	if (peer_busy(peer)) {
+	if (!peer_busy(peer)) {
+		peer_receive(peer);
+	} else if (flags & TEVENT_FD_WRITE) {
 		peer_send(peer);
 	} else {
-		peer_receive(peer);
+		/* It says nothing more, and does not read what we say */
+		peer_close(peer);
 	}
 }
 
@@ -495,6 +501,10 @@ void peer_load(struct keeper *k,
 	peer->ended = ended;
 	if (lent != NULL) {
 		peer->lent = holdings_find(k->holdings, lent);
+	}
+	if ((peer->lent != NULL) && peer->lent->lent) {
+		/* It is another one's */
+		peer->lent = NULL;
 	}
 	if (peer->lent != NULL) {
 		peer->lent->lent = true;

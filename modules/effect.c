@@ -1,0 +1,268 @@
+/*
+   durable_state: what a request does to names
+
+   Copyright (C) The durable_state developers 2026
+
+   This program is free software; you can redistribute it and/or modify
+   it under the terms of the GNU General Public License as published by
+   the Free Software Foundation; either version 3 of the License, or
+   (at your option) any later version.
+
+   This program is distributed in the hope that it will be useful,
+   but WITHOUT ANY WARRANTY; without even the implied warranty of
+   MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+   GNU General Public License for more details.
+
+   You should have received a copy of the GNU General Public License
+   along with this program.  If not, see <http://www.gnu.org/licenses/>.
+*/
+
+#include "includes.h"
+#include "smbd/smbd.h"
+#include "smbd/globals.h"
+#include "source3/smbd/smbXsrv_session.h"
+#include "locking/share_mode_lock.h"
+#include "librpc/gen_ndr/open_files.h"
+#include "librpc/gen_ndr/smbXsrv.h"
+#include "durable_state/ndr_durable_state.h"
+#include "effect.h"
+#include "records.h"
+#include "save.h"
+
+/*
+ * How much older than the clock a file's time may be: the kernel takes that
+ * of its last tick.
+ */
+#define DS_EFFECT_TICK_MS 20
+
+/* ---- before */
+
+static char *ds_effect_path(TALLOC_CTX *mem_ctx,
+			    const struct files_struct *dirfsp,
+			    const struct smb_filename *smb_fname)
+{
+	struct smb_filename *full = NULL;
+
+	if (dirfsp == dirfsp->conn->cwd_fsp) {
+		return talloc_strdup(mem_ctx, smb_fname->base_name);
+	}
+	full = full_path_from_dirfsp_atname(mem_ctx, dirfsp, smb_fname);
+	return (full != NULL) ? full->base_name : NULL;
+}
+
+static void ds_effect_save(struct connection_struct *conn,
+			   struct ds_effect *effect)
+{
+	struct timeval now = timeval_current();
+
+	/* with SMB2 the id on the wire is the global one */
+	effect->session_id = conn->tcon->global->session_global_id;
+	effect->tcon_id = conn->cnum;
+	effect->when = timeval_to_nttime(&now);
+	ds_save_effect(effect);
+}
+
+void ds_effect_create(struct connection_struct *conn,
+		      const struct files_struct *dirfsp,
+		      const struct smb_filename *smb_fname,
+		      enum ds_effect_kind kind)
+{
+	TALLOC_CTX *frame = NULL;
+	struct ds_effect effect = { .kind = kind, .former_name = "", };
+
+	if (!ds_save_running() || (conn->tcon == NULL)) {
+		return;
+	}
+	frame = talloc_stackframe();
+	effect.name = ds_effect_path(frame, dirfsp, smb_fname);
+	if (effect.name != NULL) {
+		ds_effect_save(conn, &effect);
+	}
+	TALLOC_FREE(frame);
+}
+
+void ds_effect_name(struct connection_struct *conn,
+		    const struct files_struct *srcfsp,
+		    const struct smb_filename *src,
+		    const struct files_struct *dstfsp,
+		    const struct smb_filename *dst,
+		    enum ds_effect_kind kind)
+{
+	TALLOC_CTX *frame = NULL;
+	struct ds_effect effect = { .kind = kind, };
+	SMB_STRUCT_STAT st;
+	int ret;
+
+	if (!ds_save_running() || (conn->tcon == NULL)) {
+		return;
+	}
+	frame = talloc_stackframe();
+	ret = SMB_VFS_FSTATAT(conn, srcfsp, src, &st, AT_SYMLINK_NOFOLLOW);
+	effect.former_name = ds_effect_path(frame, srcfsp, src);
+	effect.name = ds_effect_path(frame, dstfsp, dst);
+	if ((ret == 0) && (effect.name != NULL) &&
+	    (effect.former_name != NULL))
+	{
+		effect.file_id = vfs_file_id_from_sbuf(conn, &st);
+		ds_effect_save(conn, &effect);
+	}
+	TALLOC_FREE(frame);
+}
+
+/* ---- after the process was killed */
+
+struct ds_effect_opens {
+	const struct server_id *old;
+	bool others;
+};
+
+static bool ds_effect_open_fn(struct share_mode_entry *e,
+			      bool *modified,
+			      void *private_data)
+{
+	struct ds_effect_opens *opens = private_data;
+
+	if (!server_id_equal(&e->pid, opens->old)) {
+		opens->others = true;
+	}
+	return opens->others;
+}
+
+/*
+ * Somebody else has it open already.
+ */
+static bool ds_effect_is_used(struct ds_restore *restore,
+			      struct file_id file_id)
+{
+	struct ds_effect_opens opens = { .old = &restore->old->server_id, };
+	struct share_mode_lock *lck = NULL;
+
+	lck = fetch_share_mode_unlocked(talloc_tos(), file_id);
+	if (lck != NULL) {
+		(void)share_mode_forall_entries(
+			lck, ds_effect_open_fn, &opens);
+		TALLOC_FREE(lck);
+	}
+	return opens.others;
+}
+
+static void ds_effect_undo_create(struct ds_restore *restore,
+				  struct connection_struct *conn,
+				  const struct ds_effect *effect)
+{
+	struct smb_filename name = {
+		.base_name = discard_const_p(char, effect->name),
+	};
+	bool directory = (effect->kind == DS_EFFECT_DIRECTORY);
+	NTTIME tick = DS_EFFECT_TICK_MS * 10000;
+	NTTIME ctime;
+	int ret;
+
+	ret = SMB_VFS_FSTATAT(
+		conn, conn->cwd_fsp, &name, &name.st, AT_SYMLINK_NOFOLLOW);
+	if (ret == -1) {
+		/* it did not come so far */
+		return;
+	}
+	ctime = full_timespec_to_nt_time(&name.st.st_ex_ctime);
+	if ((directory ? !S_ISDIR(name.st.st_ex_mode) :
+			 (!S_ISREG(name.st.st_ex_mode) ||
+			  (name.st.st_ex_size != 0))) ||
+	    (ctime + tick < effect->when) ||
+	    ds_effect_is_used(restore,
+			      vfs_file_id_from_sbuf(conn, &name.st)))
+	{
+		DBG_WARNING("%s is not as this client has made it\n",
+			    effect->name);
+		return;
+	}
+	/* of a directory only if nobody has put anything into it */
+	ret = SMB_VFS_UNLINKAT(
+		conn, conn->cwd_fsp, &name, directory ? AT_REMOVEDIR : 0);
+	if (ret == -1) {
+		DBG_WARNING("cannot remove %s, to make it again: %s\n",
+			    effect->name,
+			    strerror(errno));
+	}
+}
+
+static void ds_effect_undo_name(struct connection_struct *conn,
+				const struct ds_effect *effect)
+{
+	struct smb_filename name = {
+		.base_name = discard_const_p(char, effect->name),
+	};
+	struct smb_filename former = {
+		.base_name = discard_const_p(char, effect->former_name),
+	};
+	struct vfs_rename_how how = { .flags = 0, };
+	struct file_id file_id;
+	int ret;
+
+	ret = SMB_VFS_FSTATAT(
+		conn, conn->cwd_fsp, &name, &name.st, AT_SYMLINK_NOFOLLOW);
+	if (ret == -1) {
+		return;
+	}
+	file_id = vfs_file_id_from_sbuf(conn, &name.st);
+	if (!file_id_equal(&file_id, &effect->file_id)) {
+		return;
+	}
+	ret = SMB_VFS_FSTATAT(conn,
+			      conn->cwd_fsp,
+			      &former,
+			      &former.st,
+			      AT_SYMLINK_NOFOLLOW);
+	if (effect->kind == DS_EFFECT_LINK) {
+		/* only one of two names */
+		ret = (ret == 0) ? SMB_VFS_UNLINKAT(
+			conn, conn->cwd_fsp, &name, 0) : 0;
+	} else if (ret == -1) {
+		ret = SMB_VFS_RENAMEAT(conn,
+				       conn->cwd_fsp,
+				       &name,
+				       conn->cwd_fsp,
+				       &former,
+				       &how);
+	} else {
+		ret = 0;
+	}
+	if (ret == -1) {
+		DBG_WARNING("cannot take back that %s became %s, to do it "
+			    "again: %s\n",
+			    effect->former_name,
+			    effect->name,
+			    strerror(errno));
+	}
+}
+
+void ds_effect_undo(struct ds_restore *restore,
+		    const struct ds_effect *effect)
+{
+	struct connection_struct *conn = NULL;
+
+	if ((effect->name == NULL) || (effect->former_name == NULL)) {
+		return;
+	}
+	conn = ds_find_share(
+		restore, effect->session_id, effect->tcon_id);
+	if ((conn == NULL) ||
+	    !change_to_user_and_service(conn, effect->session_id))
+	{
+		return;
+	}
+	/* what was granted then need not be granted today */
+	become_root();
+	switch (effect->kind) {
+	case DS_EFFECT_FILE:
+	case DS_EFFECT_DIRECTORY:
+		ds_effect_undo_create(restore, conn, effect);
+		break;
+	case DS_EFFECT_RENAME:
+	case DS_EFFECT_LINK:
+		ds_effect_undo_name(conn, effect);
+		break;
+	}
+	unbecome_root();
+	change_to_root_user();
+}
