@@ -753,6 +753,8 @@ static void ds_child_handler(struct tevent_context *ev,
 		ds_child_freeze(packet->json);
 	} else if (strequal(op, "thaw")) {
 		ds_child_thaw();
+	} else if (strequal(op, "hold")) {
+		ds_save_hold_again();
 	} else if (strequal(op, "status")) {
 		change_to_root_user();
 		(void)ds_send(ds_child->fd,

@@ -133,7 +133,7 @@ static void ds_crash_lost(struct ds_parent *parent,
 }
 
 static struct ds_held *ds_crash_held(struct ds_parent *parent,
-				     const struct ds_peer *victim)
+				     struct ds_peer *victim)
 {
 	struct ds_held *held = talloc_zero(parent, struct ds_held);
 	struct timeval now = timeval_current();
@@ -157,6 +157,10 @@ static struct ds_held *ds_crash_held(struct ds_parent *parent,
 	}
 	held->live = json_is_true(json_object_get(info, "live"));
 	held->since = timeval_to_nttime(&now);
+	if (victim->client == NULL) {
+		victim->client = talloc_strdup(
+			victim, ds_json_string(info, "client"));
+	}
 	json_decref(info);
 	return held;
 }

@@ -134,6 +134,20 @@ static int ds_keeper_connect(struct ds_parent *parent)
 	return 0;
 }
 
+/*
+ * What processes gave to a keeper that has ended is gone with it.
+ */
+static void ds_keeper_fill(struct ds_parent *parent)
+{
+	struct ds_peer *peer = NULL;
+
+	for (peer = parent->peers; peer != NULL; peer = peer->next) {
+		if (peer->state == DS_PEER_RUNNING) {
+			ds_peer_send(peer, json_pack("{ss}", "op", "hold"));
+		}
+	}
+}
+
 void ds_keeper_start(struct ds_parent *parent)
 {
 	int ret;
@@ -149,6 +163,7 @@ void ds_keeper_start(struct ds_parent *parent)
 		DBG_WARNING("The keeper is process %d.\n",
 			    (int)keeper_conn_pid(parent->keeper));
 		parent->keeper_wait = 0;
+		ds_keeper_fill(parent);
 		return;
 	}
 

@@ -26,6 +26,7 @@
 #include "auth.h"
 #include "options.h"
 #include "records.h"
+#include "save.h"
 #include "process.h"
 
 enum ds_protection ds_protection(struct smbd_server_connection *sconn,
@@ -232,6 +233,12 @@ json_t *ds_client_status(struct smbd_server_connection *sconn)
 		num_leases += (fsp->oplock_type == LEASE_OPLOCK) ? 1 : 0;
 	}
 	protection = ds_protection(sconn, &reason);
+	if ((protection == DS_PROTECTED) && !ds_save_running()) {
+		protection = DS_PARTLY_PROTECTED;
+		reason = talloc_asprintf(frame,
+					 "a crash ends the connection: %s",
+					 ds_save_reason());
+	}
 
 	result = json_pack(
 		"{sI ss ss ss ss sI sI sI sI sI sI sI sI so ss ss}",

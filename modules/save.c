@@ -63,6 +63,8 @@ struct ds_save_effect {
 
 static struct ds_save {
 	struct smbd_server_connection *sconn;
+	/* why there is no image that is current */
+	const char *reason;
 	/* clients with several connections do not survive a crash yet */
 	struct smbXsrv_connection *xconn;
 
@@ -107,6 +109,15 @@ bool ds_save_running(void)
 	return (ds_save != NULL) && (ds_save->image != NULL);
 }
 
+const char *ds_save_reason(void)
+{
+	if (ds_save_running()) {
+		return NULL;
+	}
+	return ((ds_save != NULL) && (ds_save->reason != NULL)) ?
+		ds_save->reason : "there is no memory for its state";
+}
+
 static bool ds_saves(const struct smbXsrv_connection *xconn)
 {
 	return ds_save_running() && (ds_save->xconn == xconn);
@@ -119,6 +130,8 @@ static bool ds_saves(const struct smbXsrv_connection *xconn)
 static void ds_save_stop(const char *reason)
 {
 	DBG_NOTICE("The client will not survive a crash: %s\n", reason);
+	TALLOC_FREE(ds_save->reason);
+	ds_save->reason = talloc_strdup(ds_save, reason);
 	if (ds_save->image != NULL) {
 		ds_image_wipe(ds_save->image);
 	}
@@ -1067,6 +1080,17 @@ int ds_save_hold(void)
 	json_decref(info);
 	TALLOC_FREE(frame);
 	return ret;
+}
+
+void ds_save_hold_again(void)
+{
+	int ret = ds_save_hold();
+
+	if (ret != 0) {
+		ds_save_stop(talloc_asprintf(talloc_tos(),
+					     "the keeper does not take it: %s",
+					     strerror(ret)));
+	}
 }
 
 int ds_save_create(struct smbd_server_connection *sconn)

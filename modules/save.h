@@ -181,8 +181,12 @@ int ds_save_start(struct smbd_server_connection *sconn,
  */
 int ds_save_hold(void);
 
-/* Is there an image that is current? */
+/* The keeper that had it has ended: the same for the one that came after it. */
+void ds_save_hold_again(void);
+
+/* Is there an image that is current? If not, why? */
 bool ds_save_running(void);
+const char *ds_save_reason(void);
 
 /* The hooks, smbd/durable_hooks.h */
 uint8_t *ds_save_header(struct smbXsrv_connection *xconn);
