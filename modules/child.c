@@ -68,6 +68,8 @@ static struct ds_child {
 
 	/* of a restore, until it is reported */
 	struct ds_restore *restore;
+	/* what it was restored from, until there is a new one */
+	struct ds_image *image;
 	/* creates that were brought back and are not issued yet */
 	struct ds_later *later;
 } *ds_child;
@@ -542,7 +544,7 @@ static void ds_child_take_back(const char *label)
 	struct keeper_conn *keeper = NULL;
 	int ret;
 
-	if (ds_save_running() && (ds_save_hold() == 0)) {
+	if (ds_save_running() && (ds_save_hold(NULL) == 0)) {
 		TALLOC_FREE(frame);
 		return;
 	}
@@ -605,7 +607,7 @@ static NTSTATUS ds_child_hand_over(const char *label)
 			     &keeper);
 	if (ret == 0) {
 		ret = keeper_replace(
-			keeper, label, info, fds, 1 + cap->num_fds);
+			keeper, label, NULL, info, fds, 1 + cap->num_fds);
 	}
 	if (ret != 0) {
 		status = map_nt_error_from_unix_common(ret);
@@ -666,7 +668,7 @@ static void ds_child_capture(struct messaging_context *msg_ctx,
 			     struct server_id server_id,
 			     DATA_BLOB *data)
 {
-	char label[32];
+	char label[DS_LABEL_SIZE];
 	char op[16];
 	NTSTATUS status;
 
@@ -969,13 +971,24 @@ static const char *ds_child_restore(struct smbXsrv_connection *xconn)
 	if (held->live && NT_STATUS_IS_OK(status)) {
 		/* when it was killed, not when the image was begun */
 		restore->old->frozen = held->since;
-		ds_buffers_wipe(restore->resume->buffers);
 	}
-
-	/* keys are in the session from here on */
-	ds_image_wipe(image);
-	TALLOC_FREE(image);
+	ds_child->image = image;
 	return NT_STATUS_IS_OK(status) ? NULL : nt_errstr(status);
+}
+
+/*
+ * There are keys in it, and files' contents in the buffers.
+ */
+static void ds_child_forget_image(void)
+{
+	struct ds_resume *resume = ds_child->restore->resume;
+
+	ds_image_wipe(ds_child->image);
+	TALLOC_FREE(ds_child->image);
+	if (resume != NULL) {
+		ds_buffers_wipe(resume->buffers);
+		TALLOC_FREE(resume->buffers);
+	}
 }
 
 void ds_held_close(struct ds_held *held)
@@ -1017,6 +1030,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	const char *reason = NULL;
 	char op[16];
 	NTSTATUS status;
+	int ret;
 
 	if (ds_child == NULL) {
 		/* "smbd -i": no parent */
@@ -1042,21 +1056,30 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	(void)ds_save_create(sconn);
 	if (ds_child->held == NULL) {
 		ds_first_read_timeout(xconn);
-		(void)ds_save_start(sconn, NULL);
+		(void)ds_save_start(sconn, NULL, NULL);
 		return;
 	}
 
 	ds_child->state = DS_CHILD_RETURNING;
 	reason = ds_child_restore(xconn);
-	ds_held_close(ds_child->held);
-	TALLOC_FREE(ds_child->held);
 	change_to_root_user();
 	if (reason != NULL) {
 		ds_child_failed(reason);
 		exit_server_cleanly("cannot be restored");
 	}
 
-	(void)ds_save_start(sconn, ds_child->restore->resume);
+	/*
+	 * One image gives way to the next in one step: whenever this process
+	 * is killed, there is one from which its client can be brought back.
+	 */
+	ret = ds_save_start(
+		sconn, ds_child->restore->resume, ds_child->held->label);
+	if (ret != 0) {
+		ds_child_take_back(ds_child->held->label);
+	}
+	ds_child_forget_image();
+	ds_held_close(ds_child->held);
+	TALLOC_FREE(ds_child->held);
 
 	/*
 	 * Everybody's locks must be back before anybody can ask for one.

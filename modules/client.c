@@ -25,6 +25,7 @@
 #include "lib/util/tsort.h"
 #include "librpc/gen_ndr/ndr_smbXsrv.h"
 #include "../lib/tsocket/tsocket.h"
+#include "rpc_server/srv_pipe_hnd.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
 #include "locking/share_mode_lock.h"

@@ -66,7 +66,7 @@ bool ds_crash_zombie(pid_t pid, int code)
 
 static void ds_crash_drop(struct ds_parent *parent, pid_t pid)
 {
-	char label[32];
+	char label[DS_LABEL_SIZE];
 
 	snprintf(label, sizeof(label), "client-%d", (int)pid);
 	if (parent->keeper != NULL) {
@@ -138,16 +138,18 @@ static struct ds_held *ds_crash_held(struct ds_parent *parent,
 	struct ds_held *held = talloc_zero(parent, struct ds_held);
 	struct timeval now = timeval_current();
 	json_t *info = NULL;
-	char label[32];
 	int ret;
 
 	if (held == NULL) {
 		return NULL;
 	}
-	snprintf(label, sizeof(label), "client-%d", (int)victim->pid);
+	snprintf(held->label,
+		 sizeof(held->label),
+		 "client-%d",
+		 (int)victim->pid);
 	ret = keeper_copy(held,
 			  parent->keeper,
-			  label,
+			  held->label,
 			  &info,
 			  &held->fds,
 			  &held->num_fds);
@@ -269,7 +271,6 @@ void ds_crash_peer(struct ds_peer *peer, const char *op, json_t *json)
 	if (strequal(op, "restored") && (victim != NULL)) {
 		peer->victim = NULL;
 		peer->resumed = victim->pid;
-		ds_crash_drop(parent, victim->pid);
 		TALLOC_FREE(victim);
 		/* what nobody took over is a dead process' from here on */
 		parent->smbd->reap();

@@ -130,7 +130,7 @@ static void ds_peer_packet(struct ds_peer *peer, json_t *json)
 static void ds_peer_forget(struct ds_peer *peer)
 {
 	struct ds_parent *parent = peer->parent;
-	char label[32];
+	char label[DS_LABEL_SIZE];
 
 	if ((parent->keeper == NULL) || (peer->state == DS_PEER_HELD)) {
 		return;
@@ -316,6 +316,9 @@ pid_t ds_parent_fork(struct ds_parent *parent, struct ds_held *held)
 	if (peer != NULL) {
 		peer->pid = pid;
 		peer->returning = (held != NULL);
+		if (held != NULL) {
+			strlcpy(peer->label, held->label, sizeof(peer->label));
+		}
 		peer->state = (held != NULL) ? DS_PEER_RESTORING :
 					       DS_PEER_RUNNING;
 	}

@@ -58,7 +58,9 @@ struct ds_peer {
 	enum ds_peer_state state;
 	/* "address:port", as soon as it was told */
 	const char *client;
-	/* it came from a holding and has not reported what it lost */
+	/* the holding it comes from, until it has its own */
+	char label[DS_LABEL_SIZE];
+	/* it came from there and has not reported what it lost */
 	bool returning;
 	/* an answer to "status" is awaited */
 	bool asked;

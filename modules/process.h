@@ -71,6 +71,9 @@ json_int_t ds_json_int(json_t *json, const char *name);
 
 /* child.c */
 
+/* "client-" and a process id */
+#define DS_LABEL_SIZE 32
+
 struct ds_held {
 	/* the image and the sockets and files that belong to it */
 	int *fds;
@@ -78,6 +81,8 @@ struct ds_held {
 	/* its process was killed, at this NTTIME as far as known */
 	bool live;
 	uint64_t since;
+	/* where the keeper has it, until the process has put its own */
+	char label[DS_LABEL_SIZE];
 };
 
 /* Close those that nobody has taken out (-1). held may be NULL. */

@@ -149,6 +149,10 @@ static void ds_return_end(struct ds_peer *peer, const char *lost)
 		ds_return_lost(ret,
 			       peer->client != NULL ? peer->client : "?",
 			       lost);
+		if (peer->parent->keeper != NULL) {
+			/* its socket is open as long as it is there */
+			(void)keeper_drop(peer->parent->keeper, peer->label);
+		}
 	}
 	ds_return_check(peer->parent);
 }
@@ -224,9 +228,10 @@ static void ds_return_child(struct tevent_context *ev,
 }
 
 /*
- * A connection to the keeper that failed is of no use any more, but what was
- * not taken is there for the next one. Only one is tried: a keeper that does
- * not answer must not hold up the start for each client.
+ * The keeper has it until the process has put its own holding in its place. A
+ * connection to the keeper that failed is of no use any more; only one more
+ * is tried: a keeper that does not answer must not hold up the start for each
+ * client.
  */
 static struct ds_held *ds_return_take(struct ds_parent *parent,
 				      const char *label,
@@ -237,7 +242,7 @@ static struct ds_held *ds_return_take(struct ds_parent *parent,
 	int err = ENOMEM;
 
 	while ((held != NULL) && (parent->keeper != NULL)) {
-		err = keeper_take(held,
+		err = keeper_copy(held,
 				  parent->keeper,
 				  label,
 				  NULL,
@@ -250,6 +255,7 @@ static struct ds_held *ds_return_take(struct ds_parent *parent,
 		ds_keeper_reconnect(parent);
 	}
 	if ((err == 0) && (held->num_fds >= 2)) {
+		strlcpy(held->label, label, sizeof(held->label));
 		return held;
 	}
 
@@ -341,6 +347,7 @@ static void ds_return_one(struct ds_parent *parent,
 
 	if (pid == -1) {
 		ds_return_lost(ret, client, "no process could be started");
+		(void)keeper_drop(parent->keeper, holding->label);
 		return;
 	}
 	ret->num_restoring += 1;

@@ -21,6 +21,7 @@
 #include "smbd/smbd.h"
 #include "smbd/globals.h"
 #include "../libcli/smb/smb_common.h"
+#include "rpc_server/srv_pipe_hnd.h"
 #include "lib/util/iov_buf.h"
 #include "durable_state/ndr_durable_state.h"
 #include "effect.h"
@@ -1045,12 +1046,12 @@ void ds_save_completed(struct smbXsrv_connection *xconn)
 
 /* ---- begin */
 
-int ds_save_hold(void)
+int ds_save_hold(const char *former)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
 	struct keeper_conn *keeper = NULL;
 	json_t *info = NULL;
-	char label[32];
+	char label[DS_LABEL_SIZE];
 	int fds[3];
 	int ret;
 
@@ -1075,7 +1076,7 @@ int ds_save_hold(void)
 			     &keeper);
 	if (ret == 0) {
 		ret = keeper_replace(
-			keeper, label, info, fds, ARRAY_SIZE(fds));
+			keeper, label, former, info, fds, ARRAY_SIZE(fds));
 	}
 	json_decref(info);
 	TALLOC_FREE(frame);
@@ -1084,7 +1085,7 @@ int ds_save_hold(void)
 
 void ds_save_hold_again(void)
 {
-	int ret = ds_save_hold();
+	int ret = ds_save_hold(NULL);
 
 	if (ret != 0) {
 		ds_save_stop(talloc_asprintf(talloc_tos(),
@@ -1237,7 +1238,8 @@ static int ds_save_position(const struct ds_resume *resume)
 }
 
 int ds_save_start(struct smbd_server_connection *sconn,
-		  const struct ds_resume *resume)
+		  const struct ds_resume *resume,
+		  const char *former)
 {
 	bool new = false;
 	int ret;
@@ -1278,7 +1280,7 @@ int ds_save_start(struct smbd_server_connection *sconn,
 		goto fail;
 	}
 	ds_save_commit(0);
-	ret = ds_save_hold();
+	ret = ds_save_hold(former);
 	if (ret != 0) {
 		goto fail;
 	}

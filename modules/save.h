@@ -171,15 +171,18 @@ const uint8_t *ds_save_again(struct smbd_smb2_request *req,
  * From here on the image is current. Called when all of the client that there
  * is is in this process, before it reads or sends anything. 0 or an errno;
  * then the client is served, but does not survive this process. resume: how
- * the client was brought back, NULL if no process was killed.
+ * the client was brought back, NULL if no process was killed. former: the
+ * holding it was brought back from, NULL if it is new.
  */
 int ds_save_start(struct smbd_server_connection *sconn,
-		  const struct ds_resume *resume);
+		  const struct ds_resume *resume,
+		  const char *former);
 
 /*
- * Give the keeper this holding instead of one that was made by a freeze.
+ * Give the keeper this holding instead of one that was made by a freeze, or by
+ * the process before: "former", which may be NULL. 0 or an errno.
  */
-int ds_save_hold(void);
+int ds_save_hold(const char *former);
 
 /* The keeper that had it has ended: the same for the one that came after it. */
 void ds_save_hold_again(void);

@@ -407,6 +407,7 @@ fail:
 
 static int keeper_put_packets(struct keeper_conn *kc,
 			      const char *label,
+			      const char *former,
 			      json_t *info,
 			      const int *fds,
 			      size_t num_fds,
@@ -437,6 +438,10 @@ static int keeper_put_packets(struct keeper_conn *kc,
 		if (replace) {
 			json_object_set_new(request, "replace", json_true());
 		}
+		if (former != NULL) {
+			json_object_set_new(
+				request, "former", json_string(former));
+		}
 
 		ret = keeper_call_fds(kc,
 				      kc,
@@ -460,16 +465,18 @@ int keeper_put(struct keeper_conn *kc,
 	       const int *fds,
 	       size_t num_fds)
 {
-	return keeper_put_packets(kc, label, info, fds, num_fds, false);
+	return keeper_put_packets(kc, label, NULL, info, fds, num_fds, false);
 }
 
 int keeper_replace(struct keeper_conn *kc,
 		   const char *label,
+		   const char *former,
 		   json_t *info,
 		   const int *fds,
 		   size_t num_fds)
 {
-	return keeper_put_packets(kc, label, info, fds, num_fds, true);
+	return keeper_put_packets(
+		kc, label, former, info, fds, num_fds, true);
 }
 
 int keeper_drop(struct keeper_conn *kc, const char *label)

@@ -136,6 +136,7 @@ int keeper_put(struct keeper_conn *kc,
  */
 int keeper_replace(struct keeper_conn *kc,
 		   const char *label,
+		   const char *former,
 		   json_t *info,
 		   const int *fds,
 		   size_t num_fds);

@@ -117,10 +117,16 @@ static void request_hello(struct keeper_peer *peer,
 			     "pid", (int)getpid()));
 }
 
-static void put_complete(struct keeper_peer *peer, json_t *info)
+static void put_complete(struct keeper_peer *peer,
+			 struct holding *former,
+			 json_t *info)
 {
 	struct keeper *k = peer->keeper;
 	struct holding *h = peer->building;
+
+	if (former != NULL) {
+		holdings_drop(k->holdings, former, HOLDING_END_CLOSE);
+	}
 
 	if (info != NULL) {
 		json_decref(h->info);
@@ -142,6 +148,8 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 	struct holdings *hs = peer->keeper->holdings;
 	const char *label = NULL;
 	json_t *info = NULL;
+	const char *former_label = NULL;
+	struct holding *former = NULL;
 	struct holding *old = NULL;
 	int more = 0;
 	int replace = 0;
@@ -150,11 +158,12 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 	ret = json_unpack_ex(packet->json,
 			     NULL,
 			     JSON_STRICT,
-			     "{s:s, s:b, s?:o, s?:b}",
+			     "{s:s, s:b, s?:o, s?:b, s?:s}",
 			     "label", &label,
 			     "more", &more,
 			     "info", &info,
-			     "replace", &replace);
+			     "replace", &replace,
+			     "former", &former_label);
 	if ((ret != 0) || !label_valid(label) ||
 	    ((info != NULL) && !json_is_object(info)))
 	{
@@ -174,6 +183,14 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 	if ((old != NULL) && !replace) {
 		TALLOC_FREE(peer->building);
 		peer_refuse(peer, EEXIST, "%s is held already", label);
+		return;
+	}
+	if ((former_label != NULL) && (strcmp(former_label, label) != 0)) {
+		former = holdings_find(hs, former_label);
+	}
+	if ((former != NULL) && former->lent) {
+		TALLOC_FREE(peer->building);
+		peer_refuse(peer, EBUSY, "%s is being taken", former_label);
 		return;
 	}
 	if ((old != NULL) && old->lent) {
@@ -200,7 +217,7 @@ static void request_put(struct keeper_peer *peer, struct keeper_packet *packet)
 	}
 
 	if (!more) {
-		put_complete(peer, info);
+		put_complete(peer, former, info);
 	}
 	peer_reply(peer, reply_ok());
 }

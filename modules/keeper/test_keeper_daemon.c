@@ -537,7 +537,7 @@ static void test_many_fds(void **state)
 	}
 
 	/* By itself, while all of both are there */
-	assert_int_equal(keeper_replace(kc, "many", NULL, got, num), 0);
+	assert_int_equal(keeper_replace(kc, "many", NULL, NULL, got, num), 0);
 	assert_int_equal(status_int(kc, "holdings"), 1);
 	assert_int_equal(status_int(kc, "fds"), num_fds);
 	for (i = 0; i < num_fds; i++) {
@@ -755,7 +755,7 @@ static void test_few_fds(void **state)
 	for (i = 0; i < ARRAY_SIZE(fds); i++) {
 		fds[i] = pipe_fds[1];
 	}
-	assert_int_equal(keeper_replace(kc, "h", NULL, fds, 100), EMFILE);
+	assert_int_equal(keeper_replace(kc, "h", NULL, NULL, fds, 100), EMFILE);
 	close(pipe_fds[1]);
 	wait_eof(pipe_fds[0]);
 	close(pipe_fds[0]);
@@ -894,7 +894,7 @@ static void test_replace(void **state)
 
 	/* None there: a put */
 	make_pipe(fds);
-	assert_int_equal(keeper_replace(kc, "h", info, &fds[1], 1), 0);
+	assert_int_equal(keeper_replace(kc, "h", NULL, info, &fds[1], 1), 0);
 	close(fds[1]);
 	take_and_close(kc, "h", 1);
 	wait_eof(fds[0]);
@@ -905,7 +905,7 @@ static void test_replace(void **state)
 	close(put_pipe(kc, "other"));
 	make_pipe(fds);
 	assert_int_equal(keeper_put(kc, "h", info, &fds[1], 1), EEXIST);
-	assert_int_equal(keeper_replace(kc, "h", info, &fds[1], 1), 0);
+	assert_int_equal(keeper_replace(kc, "h", NULL, info, &fds[1], 1), 0);
 	close(fds[1]);
 	check_objects(&o, false);
 
@@ -921,8 +921,8 @@ static void test_replace(void **state)
 	TALLOC_FREE(list);
 	close(fds[0]);
 	make_pipe(fds);
-	assert_int_equal(keeper_replace(kc, "h", NULL, &fds[1], 1), 0);
-	assert_int_equal(keeper_replace(kc, "h", NULL, &fds[1], 1), 0);
+	assert_int_equal(keeper_replace(kc, "h", NULL, NULL, &fds[1], 1), 0);
+	assert_int_equal(keeper_replace(kc, "h", NULL, NULL, &fds[1], 1), 0);
 	close(fds[1]);
 	assert_true(is_open(fds[0]));
 	take_and_close(kc, "h", 1);
@@ -990,7 +990,7 @@ static void test_replace_fails(void **state)
 	sock = connect_raw_hello(d);
 	send_raw(sock, "{\"op\":\"take\",\"label\":\"h\"}", NULL, 0);
 	assert_true(recv_ok(d, sock));
-	assert_int_equal(keeper_replace(kc, "h", NULL, NULL, 0), EBUSY);
+	assert_int_equal(keeper_replace(kc, "h", NULL, NULL, NULL, 0), EBUSY);
 	send_raw(sock, replace_last, NULL, 0);
 	assert_false(recv_ok(d, sock));
 	close(sock);
@@ -1177,7 +1177,8 @@ static pid_t tcp_holder(struct daemon *d,
 			ret = keeper_put(kc, label, NULL, &fd, 1);
 		}
 		if (ret == 0) {
-			ret = keeper_replace(kc, label, info, &fd, 1);
+			ret = keeper_replace(
+				kc, label, NULL, info, &fd, 1);
 		}
 		if (ret == 0) {
 			raise(SIGKILL);
