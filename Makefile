@@ -22,7 +22,7 @@ check-patches dev-tree:
 
 clean:
 	rm -rf build/samba.new build/check-patches build/stamps build/prefix \
-		build/samba/bin
+		build/samba/bin build/fuzz
 
 # Also Samba's source, unless the tree in build/samba is a developer's
 distclean: clean

@@ -837,8 +837,6 @@ static void ds_child_restored(struct tevent_context *ev,
 	struct smbXsrv_connection *xconn = NULL;
 	struct smbXsrv_connection *next = NULL;
 	struct ds_restore *restore = ds_child->restore;
-	struct smbXsrv_connection *whole_xconn = NULL;
-	size_t whole = 0;
 	NTTIME pause = ds_now() - restore->old->frozen;
 	json_t *lost = json_array();
 	json_t *report = NULL;
@@ -862,11 +860,6 @@ static void ds_child_restored(struct tevent_context *ev,
 		json_array_clear(lost);
 	}
 	(void)ds_send(ds_child->fd, report);
-	if (restore->resume != NULL) {
-		whole = restore->resume->whole;
-		whole_xconn = restore->resume->xconn;
-	}
-	TALLOC_FREE(ds_child->restore);
 
 	/*
 	 * In the order in which it would have happened: what was answered
@@ -885,14 +878,22 @@ static void ds_child_restored(struct tevent_context *ev,
 	}
 	ds_child_issue_all();
 
-	if (whole != 0) {
+	for (xconn = client->connections; xconn != NULL; xconn = next) {
+		const struct ds_resume_channel *rc = ds_resume_find(
+			restore->resume, xconn);
+
+		next = xconn->next;
+		if ((rc == NULL) || (rc->whole == 0)) {
+			continue;
+		}
 		/* a PDU that had been read, and nothing had been done */
-		status = smbd_smb2_advance_incoming(whole_xconn, whole);
+		status = smbd_smb2_advance_incoming(xconn, rc->whole);
 		if (!NT_STATUS_IS_OK(status)) {
-			smbd_server_connection_terminate(whole_xconn,
+			smbd_server_connection_terminate(xconn,
 							 nt_errstr(status));
 		}
 	}
+	TALLOC_FREE(ds_child->restore);
 
 	ds_child_thaw();
 }
@@ -917,10 +918,12 @@ static const char *ds_child_resume(struct ds_restore *restore,
 	struct ds_resume *resume = talloc_zero(restore, struct ds_resume);
 	int ret;
 
-	if ((resume == NULL) || (held->num_fds != 3)) {
+	if ((resume == NULL) || (held->num_fds < 3)) {
 		return "it was not held as it should be";
 	}
-	ret = ds_buffers_open(resume, held->fds[2], &resume->buffers);
+	/* the image is the first one, sockets are in between */
+	ret = ds_buffers_open(
+		resume, held->fds[held->num_fds - 1], &resume->buffers);
 	if (ret != 0) {
 		return ds_image_reason(ret);
 	}

@@ -56,13 +56,19 @@ NTSTATUS ds_capture_record(struct ds_capture *cap,
 	return NT_STATUS_OK;
 }
 
-NTSTATUS ds_pulled(enum ndr_err_code ndr_err, uint32_t version)
+NTSTATUS ds_pulled(enum ndr_err_code ndr_err,
+		   uint32_t version,
+		   const void *object)
 {
 	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
 		return ndr_map_error2ntstatus(ndr_err);
 	}
 	if (version != SMBXSRV_VERSION_0) {
 		return NT_STATUS_REVISION_MISMATCH;
+	}
+	if (object == NULL) {
+		/* in NDR it need not be there */
+		return NT_STATUS_INVALID_PARAMETER;
 	}
 	return NT_STATUS_OK;
 }
@@ -335,6 +341,23 @@ NTSTATUS ds_capture_client(TALLOC_CTX *mem_ctx,
  * The first connection of an image is the one that the process was started
  * for, the others join as further channels do.
  */
+/*
+ * The socket that has this cookie, as ds_restore_fd()
+ */
+static int ds_restore_socket(struct ds_restore *restore, uint64_t cookie)
+{
+	size_t i;
+
+	for (i = 0; i < restore->num_fds; i++) {
+		if ((restore->fds[i] != -1) &&
+		    (ds_socket_cookie(restore->fds[i]) == cookie))
+		{
+			return ds_restore_fd(restore, i);
+		}
+	}
+	return -1;
+}
+
 static NTSTATUS ds_restore_connection_record(
 	struct ds_restore *restore,
 	const struct ds_connection *record,
@@ -344,12 +367,17 @@ static NTSTATUS ds_restore_connection_record(
 	NTSTATUS status;
 	int fd;
 
-	if (xconn != NULL) {
+	if ((xconn != NULL) &&
+	    ((record->cookie == 0) ||
+	     (record->cookie == ds_socket_cookie(xconn->transport.sock))))
+	{
 		*first = NULL;
 		return ds_restore_connection(restore, record, xconn);
 	}
 
-	fd = ds_restore_fd(restore, record->fd);
+	fd = (record->cookie == 0) ?
+		ds_restore_fd(restore, record->fd) :
+		ds_restore_socket(restore, record->cookie);
 	if (fd == -1) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
@@ -448,7 +476,7 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 		status = ds_resume_channel(restore, key, *data);
 		break;
 	case DS_RECORD_SEEN:
-		status = ds_resume_seen(restore, *data);
+		status = ds_resume_seen(restore, key, *data);
 		break;
 	case DS_RECORD_EFFECT:
 		status = ds_resume_effect(restore, *data);
@@ -495,7 +523,7 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	}
 	if (restore->resume != NULL) {
 		ds_resume_undo(restore);
-		if (restore->resume->xconn == NULL) {
+		if (restore->resume->num_channels == 0) {
 			return NT_STATUS_INVALID_PARAMETER;
 		}
 	}

@@ -168,6 +168,17 @@ NTSTATUS ds_restore_outgoing(struct smbXsrv_connection *xconn,
 	return NT_STATUS_OK;
 }
 
+uint64_t ds_socket_cookie(int sock)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	if (getsockopt(sock, SOL_SOCKET, SO_COOKIE, &cookie, &len) == -1) {
+		return 0;
+	}
+	return cookie;
+}
+
 bool ds_connection_is_smb2(const struct smbXsrv_connection *xconn)
 {
 	return (xconn->smb2.credits.bitmap != NULL);
@@ -179,6 +190,8 @@ NTSTATUS ds_capture_connection(struct ds_capture *cap,
 	TALLOC_CTX *frame = talloc_stackframe();
 	struct ds_connection record = {
 		.fd = ds_capture_fd(cap, xconn->transport.sock),
+		.cookie = cap->live ?
+			ds_socket_cookie(xconn->transport.sock) : 0,
 		.channel_id = xconn->channel_id,
 		.connect_time = xconn->connect_time,
 		.protocol = xconn->protocol,

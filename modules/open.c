@@ -737,7 +737,8 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 		frame,
 		&global_blob,
 		(ndr_pull_flags_fn_t)ndr_pull_smbXsrv_open_globalB);
-	status = ds_pulled(ndr_err, global_blob.version);
+	status = ds_pulled(
+		ndr_err, global_blob.version, global_blob.info.info0);
 	if (!NT_STATUS_IS_OK(status)) {
 		goto done;
 	}
@@ -775,11 +776,8 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 	}
 	goto done;
 lost:
-	if ((global_blob.info.info0 == NULL) ||
-	    !ds_resume_is_closing(
-		    restore,
-		    record,
-		    global_blob.info.info0->open_volatile_id))
+	if (!ds_resume_is_closing(
+		    restore, global_blob.info.info0->open_volatile_id))
 	{
 		/* FILE_CLOSED for the client, the others go on */
 		ds_restore_lost(restore, "file", record->base_name, status);

@@ -65,6 +65,10 @@ static const struct ds_option ds_options[] = {
 	},{
 		.name = "keeper",
 		.type = DS_OPTION_PATH,
+	},{
+		/* fault.h */
+		.name = "test kill",
+		.type = DS_OPTION_PATH,
 	}
 };
 

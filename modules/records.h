@@ -103,7 +103,9 @@ NTSTATUS ds_capture_record(struct ds_capture *cap,
 /*
  * What came of a record in the form of Samba's databases, smbXsrv.idl
  */
-NTSTATUS ds_pulled(enum ndr_err_code ndr_err, uint32_t version);
+NTSTATUS ds_pulled(enum ndr_err_code ndr_err,
+		   uint32_t version,
+		   const void *object);
 
 /* Let a descriptor travel with the image: its index, DS_NO_FD for -1 */
 uint32_t ds_capture_fd(struct ds_capture *cap, int fd);
@@ -137,6 +139,8 @@ NTSTATUS ds_restore_connection(struct ds_restore *restore,
  * its protocol is known.
  */
 bool ds_connection_is_smb2(const struct smbXsrv_connection *xconn);
+/* What tells it from all other sockets as long as it is there; 0: none has */
+uint64_t ds_socket_cookie(int sock);
 struct smbXsrv_connection *ds_find_channel(struct smbXsrv_client *client,
 					   uint64_t channel_id);
 

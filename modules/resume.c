@@ -34,6 +34,9 @@
 /* Processes that may end over one request before it is given up */
 #define DS_RESUME_CRASHES 3
 
+/* No reply is as long: 24 bits are on the wire */
+#define DS_REPLY_MAX 0x1ffffff
+
 static const void *ds_resume_at(const struct ds_resume *resume,
 				uint64_t offset,
 				size_t length)
@@ -42,6 +45,31 @@ static const void *ds_resume_at(const struct ds_resume *resume,
 		return NULL;
 	}
 	return ds_buffers_at(resume->buffers, offset, length);
+}
+
+struct ds_resume_channel *ds_resume_find(
+	const struct ds_resume *resume, const struct smbXsrv_connection *xconn)
+{
+	size_t i;
+
+	for (i = 0; (resume != NULL) && (i < resume->num_channels); i++) {
+		if (resume->channels[i].xconn == xconn) {
+			return &resume->channels[i];
+		}
+	}
+	return NULL;
+}
+
+/*
+ * NULL: that connection has ended.
+ */
+static struct ds_resume_channel *ds_resume_by_id(struct ds_restore *restore,
+						 uint64_t channel_id)
+{
+	struct smbXsrv_connection *xconn = ds_find_channel(
+		restore->client, channel_id);
+
+	return (xconn != NULL) ? ds_resume_find(restore->resume, xconn) : NULL;
 }
 
 static bool ds_resume_place(DATA_BLOB data, struct ds_place *place)
@@ -56,12 +84,13 @@ static bool ds_resume_place(DATA_BLOB data, struct ds_place *place)
 /*
  * What was read of the next PDU
  */
-static NTSTATUS ds_resume_reading(struct ds_resume *resume,
+static NTSTATUS ds_resume_reading(const struct ds_resume *resume,
+				  struct ds_resume_channel *rc,
 				  const struct ds_channel *channel)
 {
 	const struct ds_reading *reading = &channel->reading;
-	struct smbXsrv_connection *xconn = resume->xconn;
-	uint64_t got = resume->read - resume->stream.received;
+	struct smbXsrv_connection *xconn = rc->xconn;
+	uint64_t got = rc->read - rc->stream.received;
 	const uint8_t *pdu = NULL;
 	NTSTATUS status;
 
@@ -76,7 +105,7 @@ static NTSTATUS ds_resume_reading(struct ds_resume *resume,
 	}
 
 	got -= NBT_HDR_SIZE;
-	if ((reading->received != resume->stream.received) ||
+	if ((reading->received != rc->stream.received) ||
 	    (reading->length != xconn->smb2.request_read_state.pktfull) ||
 	    (got > reading->length))
 	{
@@ -105,15 +134,16 @@ static NTSTATUS ds_resume_reading(struct ds_resume *resume,
 		return NT_STATUS_CANNOT_MAKE;
 	}
 	memcpy(xconn->smb2.request_read_state.pktbuf, pdu, got);
-	resume->whole = got;
-	resume->whole_crashes = reading->crashes + 1;
+	rc->whole = got;
+	rc->whole_crashes = reading->crashes + 1;
 	return NT_STATUS_OK;
 }
 
 /*
  * What of a reply the kernel has not taken
  */
-static NTSTATUS ds_resume_reply(struct ds_resume *resume,
+static NTSTATUS ds_resume_reply(const struct ds_resume *resume,
+				const struct ds_resume_channel *rc,
 				const struct ds_reply *reply)
 {
 	const struct ds_segment *segments =
@@ -127,7 +157,8 @@ static NTSTATUS ds_resume_reply(struct ds_resume *resume,
 	uint32_t i;
 	NTSTATUS status = NT_STATUS_INVALID_PARAMETER;
 
-	if ((reply->length > resume->stream.completed - reply->begin) ||
+	if ((reply->length > rc->stream.completed - reply->begin) ||
+	    (reply->length > DS_REPLY_MAX) ||
 	    (num > (reply->size - sizeof(*reply)) / sizeof(*segments)))
 	{
 		return NT_STATUS_INVALID_PARAMETER;
@@ -165,10 +196,10 @@ static NTSTATUS ds_resume_reply(struct ds_resume *resume,
 		goto done;
 	}
 
-	skip = (resume->written > reply->begin) ?
-		resume->written - reply->begin : 0;
+	skip = (rc->written > reply->begin) ?
+		rc->written - reply->begin : 0;
 	status = ds_restore_outgoing(
-		resume->xconn,
+		rc->xconn,
 		data_blob_const(out.data + skip, out.length - skip));
 done:
 	data_blob_free(&out);
@@ -178,20 +209,21 @@ done:
 /*
  * From the first reply that was not sent to the last one that counts
  */
-static NTSTATUS ds_resume_replies(struct ds_resume *resume)
+static NTSTATUS ds_resume_replies(const struct ds_resume *resume,
+				  const struct ds_resume_channel *rc)
 {
-	uint64_t offset = resume->stream.replies;
-	uint64_t queued = resume->written;
+	uint64_t offset = rc->stream.replies;
+	uint64_t queued = rc->written;
 	uint64_t before = 0;
 
-	if (resume->written > resume->stream.completed) {
+	if (rc->written > rc->stream.completed) {
 		DBG_ERR("%" PRIu64 " bytes were written, the image knows of "
 			"%" PRIu64 "\n",
-			resume->written,
-			resume->stream.completed);
+			rc->written,
+			rc->stream.completed);
 		return NT_STATUS_DATA_ERROR;
 	}
-	while (queued < resume->stream.completed) {
+	while (queued < rc->stream.completed) {
 		const struct ds_reply *reply = NULL;
 		NTSTATUS status;
 
@@ -204,7 +236,7 @@ static NTSTATUS ds_resume_replies(struct ds_resume *resume)
 		{
 			DBG_ERR("of the replies up to %" PRIu64 " there is "
 				"none behind %" PRIu64 "\n",
-				resume->stream.completed,
+				rc->stream.completed,
 				queued);
 			return NT_STATUS_DATA_ERROR;
 		}
@@ -213,7 +245,7 @@ static NTSTATUS ds_resume_replies(struct ds_resume *resume)
 		if (reply->begin + reply->length <= queued) {
 			continue;
 		}
-		status = ds_resume_reply(resume, reply);
+		status = ds_resume_reply(resume, rc, reply);
 		if (!NT_STATUS_IS_OK(status)) {
 			return status;
 		}
@@ -227,6 +259,7 @@ NTSTATUS ds_resume_channel(struct ds_restore *restore,
 			   DATA_BLOB data)
 {
 	struct ds_resume *resume = restore->resume;
+	struct ds_resume_channel *rc = NULL;
 	struct smbXsrv_connection *xconn = NULL;
 	const struct ds_channel *channel = NULL;
 	const struct ds_stream *s = NULL;
@@ -235,38 +268,50 @@ NTSTATUS ds_resume_channel(struct ds_restore *restore,
 	NTSTATUS status;
 	int ret;
 
-	if ((resume == NULL) || (resume->xconn != NULL) ||
-	    !ds_resume_place(data, &place))
-	{
+	if ((resume == NULL) || !ds_resume_place(data, &place)) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	channel = ds_resume_at(resume, place.offset, sizeof(*channel));
-	xconn = ds_find_channel(restore->client, channel_id);
-	if ((channel == NULL) || (xconn == NULL)) {
+	if (channel == NULL) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
+	xconn = ds_find_channel(restore->client, channel_id);
+	if (xconn == NULL) {
+		/* the client has closed it; its sessions have others */
+		return NT_STATUS_OK;
+	}
+	rc = talloc_realloc(resume,
+			    resume->channels,
+			    struct ds_resume_channel,
+			    resume->num_channels + 1);
+	if (rc == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	resume->channels = rc;
+	rc += resume->num_channels;
+	resume->num_channels += 1;
+
+	s = &channel->stream[resume->side];
+	*rc = (struct ds_resume_channel) { .xconn = xconn, };
 	ret = ds_stream_position(
-		xconn->transport.sock, &resume->read, &resume->written);
+		xconn->transport.sock, &rc->read, &rc->written);
 	if (ret != 0) {
 		return map_nt_error_from_unix_common(ret);
 	}
-	s = &channel->stream[resume->side];
-	resume->xconn = xconn;
-	resume->stream = *s;
 	if (!ds_connection_is_smb2(xconn)) {
 		/* nothing was said, or all of it is lost */
-		return (resume->read == 0) ? NT_STATUS_OK :
-					     NT_STATUS_DATA_ERROR;
+		return (rc->read == 0) ? NT_STATUS_OK : NT_STATUS_DATA_ERROR;
 	}
+	rc->stream = *s;
 	if ((s->seq_range > xconn->smb2.credits.max) ||
 	    (s->granted > xconn->smb2.credits.max))
 	{
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	if (s->received > resume->read) {
+	if (s->received > rc->read) {
 		DBG_ERR("%" PRIu64 " bytes were read, the image knows of "
 			"%" PRIu64 "\n",
-			resume->read,
+			rc->read,
 			s->received);
 		return NT_STATUS_DATA_ERROR;
 	}
@@ -278,35 +323,33 @@ NTSTATUS ds_resume_channel(struct ds_restore *restore,
 	xconn->smb2.credits.seq_range = s->seq_range;
 	xconn->smb2.credits.granted = s->granted;
 
-	status = ds_resume_reading(resume, channel);
+	status = ds_resume_reading(resume, rc, channel);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	return ds_resume_replies(resume);
+	return ds_resume_replies(resume, rc);
 }
 
-NTSTATUS ds_resume_seen(struct ds_restore *restore, DATA_BLOB data)
+NTSTATUS ds_resume_seen(struct ds_restore *restore,
+			uint64_t channel_id,
+			DATA_BLOB data)
 {
-	struct ds_resume *resume = restore->resume;
-	struct smbXsrv_connection *xconn = NULL;
+	const struct ds_resume_channel *rc = ds_resume_by_id(
+		restore, channel_id);
 	uint64_t id;
 	size_t i;
 
-	if ((resume == NULL) || (resume->xconn == NULL)) {
-		return NT_STATUS_INVALID_PARAMETER;
-	}
-	xconn = resume->xconn;
-	if (resume->stream.num_seen == 0) {
+	if ((rc == NULL) || (rc->stream.num_seen == 0)) {
 		/* from a time when there were some */
 		return NT_STATUS_OK;
 	}
-	if (resume->stream.num_seen != data.length / sizeof(id)) {
+	if (rc->stream.num_seen != data.length / sizeof(id)) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	for (i = 0; i < resume->stream.num_seen; i++) {
+	for (i = 0; i < rc->stream.num_seen; i++) {
 		memcpy(&id, data.data + i * sizeof(id), sizeof(id));
-		bitmap_set(xconn->smb2.credits.bitmap,
-			   id % xconn->smb2.credits.max);
+		bitmap_set(rc->xconn->smb2.credits.bitmap,
+			   id % rc->xconn->smb2.credits.max);
 	}
 	return NT_STATUS_OK;
 }
@@ -368,6 +411,7 @@ static NTSTATUS ds_resume_check(struct ds_restore *restore,
 }
 
 static NTSTATUS ds_resume_request(struct ds_restore *restore,
+				  struct smbXsrv_connection *xconn,
 				  const struct ds_slot *slot)
 {
 	struct ds_resume *resume = restore->resume;
@@ -378,10 +422,10 @@ static NTSTATUS ds_resume_request(struct ds_restore *restore,
 	NTSTATUS status;
 
 	old = ds_buffers_at(resume->buffers, slot->offset, slot->length);
-	if (old == NULL) {
+	if ((old == NULL) || (slot->length == 0)) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	req = smbd_smb2_request_allocate(resume->xconn);
+	req = smbd_smb2_request_allocate(xconn);
 	if (req == NULL) {
 		return NT_STATUS_NO_MEMORY;
 	}
@@ -394,7 +438,7 @@ static NTSTATUS ds_resume_request(struct ds_restore *restore,
 		return NT_STATUS_NO_MEMORY;
 	}
 
-	status = smbd_smb2_inbuf_parse_compound(resume->xconn,
+	status = smbd_smb2_inbuf_parse_compound(xconn,
 						slot->request_time,
 						pdu,
 						slot->length,
@@ -431,8 +475,7 @@ NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data)
 	struct ds_place place;
 	uint64_t i;
 
-	if ((resume == NULL) || (resume->xconn == NULL) ||
-	    !ds_resume_place(data, &place) ||
+	if ((resume == NULL) || !ds_resume_place(data, &place) ||
 	    (place.num > UINT32_MAX / sizeof(*slots)))
 	{
 		return NT_STATUS_INVALID_PARAMETER;
@@ -443,18 +486,22 @@ NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data)
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	for (i = 0; i < place.num; i++) {
+		const struct ds_resume_channel *rc = NULL;
 		struct ds_slot slot = slots[i];
 		NTSTATUS status;
 
 		if (!(slot.flags & DS_SLOT_USED) ||
-		    (slot.flags & DS_SLOT_RECORD) ||
-		    (slot.begin >= resume->stream.received) ||
+		    (slot.flags & DS_SLOT_RECORD)) {
+			continue;
+		}
+		rc = ds_resume_by_id(restore, slot.channel_id);
+		if ((rc == NULL) || (slot.begin >= rc->stream.received) ||
 		    ((slot.answered != 0) &&
-		     (slot.answered <= resume->stream.completed)))
+		     (slot.answered <= rc->stream.completed)))
 		{
 			continue;
 		}
-		if (slot.interim > resume->stream.completed) {
+		if (slot.interim > rc->stream.completed) {
 			/* it was never sent */
 			slot.interim = 0;
 		}
@@ -462,7 +509,7 @@ NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data)
 			/* those that wait for others are not the reason */
 			slot.crashes += 1;
 		}
-		status = ds_resume_request(restore, &slot);
+		status = ds_resume_request(restore, rc->xconn, &slot);
 		if (!NT_STATUS_IS_OK(status)) {
 			return status;
 		}
@@ -510,40 +557,53 @@ void ds_resume_undo(struct ds_restore *restore)
 	}
 }
 
-bool ds_resume_is_closing(struct ds_restore *restore,
-			  const struct ds_open *record,
-			  uint64_t volatile_id)
+static bool ds_request_closes(const struct smbd_smb2_request *req,
+			      uint64_t volatile_id)
 {
-	const struct ds_resume *resume = restore->resume;
-	const struct smbd_smb2_request *req = NULL;
 	int idx;
 
-	if (resume == NULL) {
+	for (idx = 1;
+	     idx < req->in.vector_count;
+	     idx += SMBD_SMB2_NUM_IOV_PER_REQ)
+	{
+		const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(
+			req, in, idx)->iov_base;
+		const struct iovec *iov = SMBD_SMB2_IOV_IDX_OFS(
+			req, in, idx, SMBD_SMB2_BODY_IOV_OFS);
+		const uint8_t *body = iov->iov_base;
+
+		switch (SVAL(inhdr, SMB2_HDR_OPCODE)) {
+		case SMB2_OP_LOGOFF:
+		case SMB2_OP_TDIS:
+			return true;
+		case SMB2_OP_CLOSE:
+			if ((iov->iov_len >= 0x18) &&
+			    (BVAL(body, 0x10) == volatile_id))
+			{
+				return true;
+			}
+			break;
+		}
+	}
+	return false;
+}
+
+bool ds_resume_is_closing(struct ds_restore *restore, uint64_t volatile_id)
+{
+	const struct smbXsrv_connection *xconn = NULL;
+	const struct smbd_smb2_request *req = NULL;
+
+	if (restore->resume == NULL) {
 		return false;
 	}
-	for (req = resume->xconn->smb2.requests; req != NULL; req = req->next)
-	{
-		for (idx = 1;
-		     idx < req->in.vector_count;
-		     idx += SMBD_SMB2_NUM_IOV_PER_REQ)
-		{
-			const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(
-				req, in, idx)->iov_base;
-			const struct iovec *iov = SMBD_SMB2_IOV_IDX_OFS(
-				req, in, idx, SMBD_SMB2_BODY_IOV_OFS);
-			const uint8_t *body = iov->iov_base;
-
-			switch (SVAL(inhdr, SMB2_HDR_OPCODE)) {
-			case SMB2_OP_LOGOFF:
-			case SMB2_OP_TDIS:
+	for (xconn = restore->client->connections;
+	     xconn != NULL;
+	     xconn = xconn->next) {
+		for (req = xconn->smb2.requests;
+		     req != NULL;
+		     req = req->next) {
+			if (ds_request_closes(req, volatile_id)) {
 				return true;
-			case SMB2_OP_CLOSE:
-				if ((iov->iov_len >= 0x18) &&
-				    (BVAL(body, 0x10) == volatile_id))
-				{
-					return true;
-				}
-				break;
 			}
 		}
 	}

@@ -38,12 +38,7 @@ struct smbd_smb2_request;
  * was killed (save.h). The connection is first where its last save point was,
  * then what the kernel says was read and written since is added.
  */
-struct ds_resume {
-	/* of the process before; they hold PDUs and parts of replies */
-	struct ds_buffers *buffers;
-	/* ds_image_side() */
-	unsigned int side;
-
+struct ds_resume_channel {
 	struct smbXsrv_connection *xconn;
 	/* the kernel's, bytes */
 	uint64_t read;
@@ -52,18 +47,35 @@ struct ds_resume {
 	struct ds_stream stream;
 	/* all of the next PDU was read: so much is still to be told to smbd */
 	size_t whole;
-	/* processes that have ended over it, this one's predecessor included */
+	/* processes that have ended over it */
 	uint64_t whole_crashes;
+};
+
+struct ds_resume {
+	/* of the process before; they hold PDUs and parts of replies */
+	struct ds_buffers *buffers;
+	/* ds_image_side() */
+	unsigned int side;
+
+	struct ds_resume_channel *channels;
+	size_t num_channels;
 	/* of requests that are run again; still to be undone */
 	struct ds_effect *effects;
 	size_t num_effects;
 };
 
+/* NULL if there is none; resume may be NULL. */
+struct ds_resume_channel *ds_resume_find(
+	const struct ds_resume *resume,
+	const struct smbXsrv_connection *xconn);
+
 /* One for each type of record, in this order. Errors cost the client. */
 NTSTATUS ds_resume_channel(struct ds_restore *restore,
 			   uint64_t channel_id,
 			   DATA_BLOB data);
-NTSTATUS ds_resume_seen(struct ds_restore *restore, DATA_BLOB data);
+NTSTATUS ds_resume_seen(struct ds_restore *restore,
+			uint64_t channel_id,
+			DATA_BLOB data);
 NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data);
 NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data);
 
@@ -73,9 +85,7 @@ void ds_resume_undo(struct ds_restore *restore);
 /*
  * Is a request being run again that closes it? Then it may be closed already.
  */
-bool ds_resume_is_closing(struct ds_restore *restore,
-			  const struct ds_open *record,
-			  uint64_t volatile_id);
+bool ds_resume_is_closing(struct ds_restore *restore, uint64_t volatile_id);
 
 /*
  * A request that is run again has done what it was to do, and nothing is left

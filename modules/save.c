@@ -25,6 +25,7 @@
 #include "lib/util/iov_buf.h"
 #include "durable_state/ndr_durable_state.h"
 #include "effect.h"
+#include "fault.h"
 #include "keeper/keeper_client.h"
 #include "keeper/keeper_protocol.h"
 #include "buffers.h"
@@ -62,33 +63,39 @@ struct ds_save_effect {
 	DATA_BLOB blob;
 };
 
-static struct ds_save {
-	struct smbd_server_connection *sconn;
-	/* why there is no image that is current */
-	const char *reason;
-	/* clients with several connections do not survive a crash yet */
+/* A connection; belongs to smbd's */
+struct ds_save_channel {
+	struct ds_save_channel *prev, *next;
 	struct smbXsrv_connection *xconn;
 
-	struct ds_image *image;
-	struct ds_buffers *buffers;
-	struct ds_capture *cap;
-
 	/* in the buffers; what is in it at the next commit */
-	struct ds_channel *channel;
+	struct ds_channel *block;
 	struct ds_stream stream;
 	/* behind the highest message id that was used */
 	uint64_t next_mid;
-	/* sessions, tree connects or the connection changed */
-	bool rewrite;
 
 	/*
-	 * Replies in the buffers, in their order: of those that are not
-	 * named since the next commit, and all
+	 * Replies in the buffers, in their order: those that are not named
+	 * any more at the next commit, and then all
 	 */
 	struct ds_reply *taken;
 	struct ds_reply *first_reply;
 	struct ds_reply *last_reply;
 	size_t num_replies;
+};
+
+static struct ds_save {
+	struct smbd_server_connection *sconn;
+	/* why there is no image that is current */
+	const char *reason;
+
+	struct ds_image *image;
+	struct ds_buffers *buffers;
+	struct ds_capture *cap;
+
+	struct ds_save_channel *channels;
+	/* sessions, tree connects or the connections changed */
+	bool rewrite;
 
 	struct ds_place slots[DS_SLOTS_BLOCKS];
 	size_t num_slots_blocks;
@@ -119,9 +126,23 @@ const char *ds_save_reason(void)
 		ds_save->reason : "there is no memory for its state";
 }
 
-static bool ds_saves(const struct smbXsrv_connection *xconn)
+/*
+ * NULL: nothing is saved of it.
+ */
+static struct ds_save_channel *ds_save_channel(
+	const struct smbXsrv_connection *xconn)
 {
-	return ds_save_running() && (ds_save->xconn == xconn);
+	struct ds_save_channel *ch = NULL;
+
+	if (!ds_save_running()) {
+		return NULL;
+	}
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		if (ch->xconn == xconn) {
+			break;
+		}
+	}
+	return ch;
 }
 
 /*
@@ -165,12 +186,38 @@ static uint64_t ds_save_offset(const void *p)
 	return offset;
 }
 
+static struct ds_reply *ds_save_reply(uint64_t offset)
+{
+	return discard_const_p(struct ds_reply,
+			       ds_buffers_at(ds_save->buffers,
+					     offset,
+					     sizeof(struct ds_reply)));
+}
+
+/*
+ * Nothing names them any more.
+ */
+static void ds_save_free_replies(struct ds_save_channel *ch)
+{
+	struct ds_reply *reply = NULL;
+
+	while ((reply = ch->taken) != ch->first_reply) {
+		ch->taken = (reply != ch->last_reply) ?
+			ds_save_reply(reply->next) : NULL;
+		if (ch->taken == NULL) {
+			ch->last_reply = NULL;
+		}
+		ds_buffers_give(ds_save->buffers, reply, reply->size);
+	}
+}
+
 /*
  * The end of a save point: what was staged is valid, or the image is not.
  */
 static void ds_save_commit(int ret)
 {
-	struct ds_reply *reply = NULL;
+	struct ds_save_channel *ch = NULL;
+	unsigned int side;
 
 	if (!ds_save_running()) {
 		return;
@@ -179,35 +226,23 @@ static void ds_save_commit(int ret)
 		ds_save_stop(strerror(ret));
 		return;
 	}
-	ds_save->channel->stream[ds_image_side(ds_save->image) ^ 1] =
-		ds_save->stream;
+	side = ds_image_side(ds_save->image) ^ 1;
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		ch->block->stream[side] = ch->stream;
+	}
 	ds_image_commit(ds_save->image);
-
-	while ((reply = ds_save->taken) != ds_save->first_reply) {
-		struct ds_reply *next = NULL;
-
-		if (reply != ds_save->last_reply) {
-			next = discard_const_p(
-				struct ds_reply,
-				ds_buffers_at(ds_save->buffers,
-					      reply->next,
-					      sizeof(*next)));
-		}
-		ds_save->taken = next;
-		if (next == NULL) {
-			ds_save->last_reply = NULL;
-		}
-		ds_buffers_give(ds_save->buffers, reply, reply->size);
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		ds_save_free_replies(ch);
 	}
 }
 
 /* ---- the streams */
 
-static int ds_save_put_seen(void)
+static int ds_save_put_seen(struct ds_save_channel *ch)
 {
-	const struct smbXsrv_connection *xconn = ds_save->xconn;
-	struct ds_stream *s = &ds_save->stream;
-	uint64_t end = MIN(ds_save->next_mid, s->seq_low + s->seq_range);
+	const struct smbXsrv_connection *xconn = ch->xconn;
+	struct ds_stream *s = &ch->stream;
+	uint64_t end = MIN(ch->next_mid, s->seq_low + s->seq_range);
 	uint64_t id;
 
 	if (talloc_array_length(ds_save->seen) < s->seq_range) {
@@ -239,16 +274,16 @@ static int ds_save_put_seen(void)
  * The window of message ids, with the ids in it that were used: none, as
  * long as a client uses them in their order.
  */
-static int ds_save_window(void)
+static int ds_save_window(struct ds_save_channel *ch)
 {
-	const struct smbXsrv_connection *xconn = ds_save->xconn;
-	struct ds_stream *s = &ds_save->stream;
+	const struct smbXsrv_connection *xconn = ch->xconn;
+	struct ds_stream *s = &ch->stream;
 
 	s->seq_low = xconn->smb2.credits.seq_low;
 	s->seq_range = xconn->smb2.credits.seq_range;
 	s->granted = xconn->smb2.credits.granted;
 	s->num_seen = 0;
-	return (ds_save->next_mid > s->seq_low) ? ds_save_put_seen() : 0;
+	return (ch->next_mid > s->seq_low) ? ds_save_put_seen(ch) : 0;
 }
 
 /* ---- replies */
@@ -256,30 +291,27 @@ static int ds_save_window(void)
 /*
  * What the kernel has taken is in no queue any more.
  */
-static void ds_save_drop_replies(size_t num_queued)
+static void ds_save_drop_replies(struct ds_save_channel *ch,
+				 size_t num_queued)
 {
-	while (ds_save->num_replies > num_queued) {
-		struct ds_reply *reply = ds_save->first_reply;
-
-		ds_save->num_replies -= 1;
-		if (ds_save->num_replies == 0) {
-			ds_save->first_reply = NULL;
-			ds_save->stream.replies = 0;
+	while (ch->num_replies > num_queued) {
+		ch->num_replies -= 1;
+		if (ch->num_replies == 0) {
+			ch->first_reply = NULL;
+			ch->stream.replies = 0;
 			return;
 		}
-		ds_save->stream.replies = reply->next;
-		ds_save->first_reply = discard_const_p(
-			struct ds_reply,
-			ds_buffers_at(ds_save->buffers,
-				      reply->next,
-				      sizeof(*reply)));
+		ch->stream.replies = ch->first_reply->next;
+		ch->first_reply = ds_save_reply(ch->stream.replies);
 	}
 }
 
 /*
  * What is in the buffers is named, all else is copied.
  */
-static int ds_save_put_reply(const struct iovec *vector, int count)
+static int ds_save_put_reply(struct ds_save_channel *ch,
+			     const struct iovec *vector,
+			     int count)
 {
 	struct ds_reply *reply = NULL;
 	struct ds_segment *segments = NULL;
@@ -304,7 +336,7 @@ static int ds_save_put_reply(const struct iovec *vector, int count)
 		return ENOMEM;
 	}
 	*reply = (struct ds_reply) {
-		.begin = ds_save->stream.completed,
+		.begin = ch->stream.completed,
 		.size = size,
 		.num_segments = count,
 	};
@@ -326,23 +358,53 @@ static int ds_save_put_reply(const struct iovec *vector, int count)
 	}
 
 	offset = ds_save_offset(reply);
-	if (ds_save->last_reply != NULL) {
-		ds_save->last_reply->next = offset;
+	if (ch->last_reply != NULL) {
+		ch->last_reply->next = offset;
 	}
-	ds_save->last_reply = reply;
-	if (ds_save->taken == NULL) {
-		ds_save->taken = reply;
+	ch->last_reply = reply;
+	if (ch->taken == NULL) {
+		ch->taken = reply;
 	}
-	if (ds_save->first_reply == NULL) {
-		ds_save->first_reply = reply;
-		ds_save->stream.replies = offset;
+	if (ch->first_reply == NULL) {
+		ch->first_reply = reply;
+		ch->stream.replies = offset;
 	}
-	ds_save->num_replies += 1;
-	ds_save->stream.completed += reply->length;
+	ch->num_replies += 1;
+	ch->stream.completed += reply->length;
 	return 0;
 }
 
 /* ---- effects */
+
+/*
+ * Of whichever command it is that makes a name
+ */
+static void ds_save_fault(enum ds_fault fault)
+{
+	const struct ds_save_channel *ch = NULL;
+	const struct smbd_smb2_request *req = NULL;
+
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		for (req = ch->xconn->smb2.requests;
+		     req != NULL;
+		     req = req->next) {
+			if ((req->durable != NULL) &&
+			    (req->durable == ds_save->current)) {
+				ds_fault_request(fault, req);
+			}
+		}
+	}
+}
+
+void ds_save_effected(void)
+{
+	int err = errno;
+
+	if (ds_save_running()) {
+		ds_save_fault(DS_FAULT_EFFECTED);
+	}
+	errno = err;
+}
 
 void ds_save_effect(const struct ds_effect *effect)
 {
@@ -379,6 +441,7 @@ void ds_save_effect(const struct ds_effect *effect)
 	ret = ds_save_put(
 		DS_RECORD_EFFECT, e->key, e->blob.data, e->blob.length);
 	ds_save_commit(ret);
+	ds_save_fault(DS_FAULT_EFFECT);
 }
 
 void ds_save_once(void)
@@ -429,11 +492,11 @@ static int ds_save_put_effects(void)
 
 /* ---- all of the client, in a new log */
 
-static int ds_save_put_records(void)
+static int ds_save_put_records(struct ds_save_channel *ch)
 {
 	struct smbd_smb2_request *req = NULL;
 
-	for (req = ds_save->xconn->smb2.requests;
+	for (req = ch->xconn->smb2.requests;
 	     req != NULL;
 	     req = req->next) {
 		struct ds_slot *slot = req->durable;
@@ -454,15 +517,33 @@ static int ds_save_put_records(void)
 /*
  * Staged, as all else: the caller commits.
  */
+static int ds_save_put_channel(struct ds_save_channel *ch)
+{
+	const struct ds_place place = {
+		.offset = ds_save_offset(ch->block), .num = 1,
+	};
+	int ret;
+
+	ret = ds_save_put(DS_RECORD_CHANNEL,
+			  ch->xconn->channel_id,
+			  &place,
+			  sizeof(place));
+	if (ret == 0) {
+		ret = ds_save_put_records(ch);
+	}
+	if (ret == 0) {
+		ret = ds_save_window(ch);
+	}
+	return ret;
+}
+
 static int ds_save_all(void)
 {
-	const struct ds_place channel = {
-		.offset = ds_save_offset(ds_save->channel), .num = 1,
-	};
+	struct ds_save_channel *ch = NULL;
 	const char *reason = NULL;
 	NTSTATUS status;
 	size_t i;
-	int ret;
+	int ret = 0;
 
 	if (ds_protection(ds_save->sconn, &reason) == DS_UNPROTECTED) {
 		ds_save_stop(reason);
@@ -475,10 +556,6 @@ static int ds_save_all(void)
 	if (!NT_STATUS_IS_OK(status)) {
 		return map_errno_from_nt_status(status);
 	}
-	ret = ds_save_put(DS_RECORD_CHANNEL,
-			  ds_save->xconn->channel_id,
-			  &channel,
-			  sizeof(channel));
 	for (i = 0; (ret == 0) && (i < ds_save->num_slots_blocks); i++) {
 		ret = ds_save_put(DS_RECORD_SLOTS,
 				  i,
@@ -488,11 +565,9 @@ static int ds_save_all(void)
 	if (ret == 0) {
 		ret = ds_save_put_effects();
 	}
-	if (ret == 0) {
-		ret = ds_save_put_records();
-	}
-	if (ret == 0) {
-		ret = ds_save_window();
+	for (ch = ds_save->channels; (ret == 0) && (ch != NULL); ch = ch->next)
+	{
+		ret = ds_save_put_channel(ch);
 	}
 	return ret;
 }
@@ -511,7 +586,9 @@ uint8_t *ds_save_buffer(struct smbXsrv_connection *xconn,
 
 uint8_t *ds_save_header(struct smbXsrv_connection *xconn)
 {
-	return ds_saves(xconn) ? ds_save->channel->nbt : NULL;
+	struct ds_save_channel *ch = ds_save_channel(xconn);
+
+	return (ch != NULL) ? ch->block->nbt : NULL;
 }
 
 /*
@@ -522,21 +599,22 @@ void ds_save_reading(struct smbXsrv_connection *xconn,
 		     const uint8_t *pdu,
 		     size_t len)
 {
+	struct ds_save_channel *ch = ds_save_channel(xconn);
 	struct ds_reading *reading = NULL;
 	uint64_t offset;
 
-	if (!ds_saves(xconn) ||
+	if ((ch == NULL) ||
 	    !ds_buffers_find(ds_save->buffers, pdu, len, &offset))
 	{
 		return;
 	}
-	reading = &ds_save->channel->reading;
+	reading = &ch->block->reading;
 	/* not of the PDU before, while it is half of this one */
 	DS_STORE(&reading->received, UINT64_MAX);
 	reading->offset = offset;
 	reading->length = len;
 	reading->crashes = 0;
-	DS_STORE(&reading->received, ds_save->stream.received);
+	DS_STORE(&reading->received, ch->stream.received);
 }
 
 static int ds_save_more_slots(void)
@@ -618,6 +696,9 @@ void ds_save_freed(struct smbd_smb2_request *req)
 	if (ds_save->current == slot) {
 		ds_save->current = NULL;
 	}
+	if (slot->answered != 0) {
+		ds_fault_request(DS_FAULT_ACKNOWLEDGED, req);
+	}
 	if (slot->flags & (DS_SLOT_RECORD | DS_SLOT_EFFECT)) {
 		/* it was not answered: valid with the next commit */
 		ret = ds_save_drop_records(slot);
@@ -670,12 +751,18 @@ uint8_t *ds_save_received(struct smbd_smb2_request *req,
 			  uint8_t *pdu,
 			  size_t len)
 {
-	if (!ds_saves(req->xconn)) {
+	struct ds_save_channel *ch = ds_save_channel(req->xconn);
+
+	if (ch == NULL) {
 		return pdu;
 	}
-	if (ds_save->channel->nbt[0] != 0) {
+	if (len >= SMB2_HDR_BODY) {
+		/* or whatever there is if it is encrypted */
+		ds_fault(DS_FAULT_RECEIVED, SVAL(pdu, SMB2_HDR_OPCODE));
+	}
+	if (ch->block->nbt[0] != 0) {
 		/* not SMB2, and ignored: a keepalive of NetBIOS */
-		ds_save->stream.received += NBT_HDR_SIZE + len;
+		ch->stream.received += NBT_HDR_SIZE + len;
 		ds_save_commit(0);
 		return pdu;
 	}
@@ -689,22 +776,25 @@ uint8_t *ds_save_received(struct smbd_smb2_request *req,
 
 void ds_save_started(struct smbd_smb2_request *req)
 {
+	struct ds_save_channel *ch = ds_save_channel(req->xconn);
 	const struct ds_reading *reading = NULL;
 	const uint8_t *pdu = NULL;
 	size_t length;
 	int idx;
 	int ret;
 
-	if (!ds_saves(req->xconn)) {
+	if (ch == NULL) {
 		return;
 	}
 	if (req->durable != NULL) {
 		/* once more, or the next one of a compound */
 		ds_save->current = req->durable;
+		ds_fault(DS_FAULT_STARTED,
+			 SVAL(SMBD_SMB2_IN_HDR_PTR(req), SMB2_HDR_OPCODE));
 		return;
 	}
-	reading = &ds_save->channel->reading;
-	if (reading->received != ds_save->stream.received) {
+	reading = &ch->block->reading;
+	if (reading->received != ch->stream.received) {
 		/* smbd reads the first PDU in a way of its own */
 		return;
 	}
@@ -717,8 +807,8 @@ void ds_save_started(struct smbd_smb2_request *req)
 		uint64_t charge = MAX(SVAL(inhdr, SMB2_HDR_CREDIT_CHARGE), 1);
 
 		if (SVAL(inhdr, SMB2_HDR_OPCODE) != SMB2_OP_CANCEL) {
-			ds_save->next_mid = MAX(
-				ds_save->next_mid,
+			ch->next_mid = MAX(
+				ch->next_mid,
 				BVAL(inhdr, SMB2_HDR_MESSAGE_ID) + charge);
 		}
 	}
@@ -732,14 +822,18 @@ void ds_save_started(struct smbd_smb2_request *req)
 		slot->crashes = reading->crashes;
 		ds_save->current = slot;
 	}
-	ds_save->stream.received += NBT_HDR_SIZE + length;
+	ch->stream.received += NBT_HDR_SIZE + length;
 	if (ret == 0) {
-		ret = ds_save_window();
+		ret = ds_save_window(ch);
 	}
 	ds_save_commit(ret);
+	ds_fault(DS_FAULT_STARTED,
+		 SVAL(SMBD_SMB2_IN_HDR_PTR(req), SMB2_HDR_OPCODE));
 }
 
 /* ---- completed */
+
+static struct ds_save_channel *ds_save_join(struct smbXsrv_connection *xconn);
 
 static int ds_save_put_open(struct files_struct *fsp)
 {
@@ -869,12 +963,12 @@ static int ds_save_put_changes(struct smbd_smb2_request *req, int idx)
  * An interim response has been made of one of them; or, if it was for a
  * compound, of the part that is done already.
  */
-static int ds_save_interim(size_t length)
+static int ds_save_interim(struct ds_save_channel *ch, size_t length)
 {
 	struct smbd_smb2_request *req = NULL;
 	int ret;
 
-	for (req = ds_save->xconn->smb2.requests;
+	for (req = ch->xconn->smb2.requests;
 	     req != NULL;
 	     req = req->next) {
 		const uint8_t *outhdr = NULL;
@@ -892,7 +986,7 @@ static int ds_save_interim(size_t length)
 			slot->flags |= DS_SLOT_LOST;
 		}
 		/* counts with the commit */
-		slot->interim = ds_save->stream.completed + length;
+		slot->interim = ch->stream.completed + length;
 
 		if (req->compat_chain_fsp != NULL) {
 			/* it may be a watch that has begun */
@@ -905,7 +999,9 @@ static int ds_save_interim(size_t length)
 	return 0;
 }
 
-static int ds_save_put_answer(struct smbd_smb2_request *req, size_t length)
+static int ds_save_put_answer(struct ds_save_channel *ch,
+			      struct smbd_smb2_request *req,
+			      size_t length)
 {
 	struct ds_slot *slot = req->durable;
 	int idx;
@@ -924,11 +1020,13 @@ static int ds_save_put_answer(struct smbd_smb2_request *req, size_t length)
 		return 0;
 	}
 	/* counts with the commit; the slot is freed with the request */
-	slot->answered = ds_save->stream.completed + length;
+	slot->answered = ch->stream.completed + length;
 	return ds_save_drop_records(slot);
 }
 
-static int ds_save_put_entry(struct smbd_smb2_send_queue *e)
+static int ds_save_put_entry(struct ds_save_channel *ch,
+			     struct smbd_smb2_send_queue *e,
+			     const struct smbd_smb2_request **answered)
 {
 	struct smbd_smb2_request *req = talloc_get_type(
 		e->mem_ctx, struct smbd_smb2_request);
@@ -938,16 +1036,18 @@ static int ds_save_put_entry(struct smbd_smb2_send_queue *e)
 	if ((req != NULL) && (&req->queue_entry == e) &&
 	    (req->in.vector_count != 0))
 	{
-		ret = ds_save_put_answer(req, length);
+		ds_fault_request(DS_FAULT_DONE, req);
+		ret = ds_save_put_answer(ch, req, length);
+		*answered = req;
 	} else {
-		ret = ds_save_interim(length);
+		ret = ds_save_interim(ch, length);
 		if (ret == 0) {
 			/* or it is a break */
 			ret = ds_save_put_opens(ds_save_has_break);
 		}
 	}
 	if (ret == 0) {
-		ret = ds_save_put_reply(e->vector, e->count);
+		ret = ds_save_put_reply(ch, e->vector, e->count);
 	}
 	if (ret == 0) {
 		e->durable = true;
@@ -984,26 +1084,28 @@ static void ds_save_schedule_trim(void)
 /*
  * Whatever is in the send queue and not in the image
  */
-static int ds_save_put_queue(bool *new)
+static int ds_save_put_queue(struct ds_save_channel *ch,
+			     bool *new,
+			     const struct smbd_smb2_request **answered)
 {
 	struct smbd_smb2_send_queue *e = NULL;
 	size_t num = 0;
 	int ret = 0;
 
-	for (e = ds_save->xconn->smb2.send_queue; e != NULL; e = e->next) {
+	for (e = ch->xconn->smb2.send_queue; e != NULL; e = e->next) {
 		if (e->durable) {
 			num += 1;
 			continue;
 		}
 		if (!*new) {
 			*new = true;
-			ds_save_drop_replies(num);
+			ds_save_drop_replies(ch, num);
 		}
 		if (e->sendfile_header != NULL) {
 			ds_save_stop("sendfile");
 			return 0;
 		}
-		ret = ds_save_put_entry(e);
+		ret = ds_save_put_entry(ch, e, answered);
 		if (ret != 0) {
 			break;
 		}
@@ -1013,24 +1115,26 @@ static int ds_save_put_queue(bool *new)
 
 void ds_save_completed(struct smbXsrv_connection *xconn)
 {
+	struct ds_save_channel *ch = ds_save_channel(xconn);
+	const struct smbd_smb2_request *answered = NULL;
 	bool new = false;
 	int ret = 0;
 
-	if (!ds_saves(xconn)) {
+	if ((ch == NULL) && ds_save_running()) {
+		/* a further one of this client */
+		ch = ds_save_join(xconn);
+	}
+	if (ch == NULL) {
 		return;
 	}
-	if (ds_save->sconn->client->connections->next != NULL) {
-		ds_save_stop("it has several connections");
-		return;
-	}
-	if (ds_save->stream.received == 0) {
+	if (ch->stream.received == 0) {
 		/* the first PDU, which smbd reads in a way of its own */
 		ret = ds_stream_position(xconn->transport.sock,
-					 &ds_save->stream.received,
-					 &ds_save->stream.completed);
+					 &ch->stream.received,
+					 &ch->stream.completed);
 	}
 	if (ret == 0) {
-		ret = ds_save_put_queue(&new);
+		ret = ds_save_put_queue(ch, &new, &answered);
 	}
 	if (!new || !ds_save_running()) {
 		return;
@@ -1038,9 +1142,12 @@ void ds_save_completed(struct smbXsrv_connection *xconn)
 	if (ret == 0) {
 		ret = (ds_save->rewrite ||
 		       ds_image_is_long(ds_save->image)) ?
-			ds_save_all() : ds_save_window();
+			ds_save_all() : ds_save_window(ch);
 	}
 	ds_save_commit(ret);
+	if (answered != NULL) {
+		ds_fault_request(DS_FAULT_COMPLETED, answered);
+	}
 	ds_save_schedule_trim();
 }
 
@@ -1050,18 +1157,31 @@ int ds_save_hold(const char *former)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
 	struct keeper_conn *keeper = NULL;
+	const struct ds_save_channel *ch = NULL;
 	json_t *info = NULL;
 	char label[DS_LABEL_SIZE];
-	int fds[3];
+	int *fds = NULL;
+	size_t num = 0;
 	int ret;
 
 	if (!ds_save_running()) {
 		TALLOC_FREE(frame);
 		return 0;
 	}
-	fds[0] = ds_image_fd(ds_save->image);
-	fds[1] = ds_save->xconn->transport.sock;
-	fds[2] = ds_buffers_fd(ds_save->buffers);
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		num += 1;
+	}
+	fds = talloc_array(frame, int, num + 2);
+	if (fds == NULL) {
+		TALLOC_FREE(frame);
+		return ENOMEM;
+	}
+	num = 0;
+	fds[num++] = ds_image_fd(ds_save->image);
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		fds[num++] = ch->xconn->transport.sock;
+	}
+	fds[num++] = ds_buffers_fd(ds_save->buffers);
 
 	snprintf(label, sizeof(label), "client-%d", (int)getpid());
 	info = json_pack("{sI ss ss sb}",
@@ -1075,8 +1195,7 @@ int ds_save_hold(const char *former)
 			     DS_KEEPER_TIMEOUT_MS,
 			     &keeper);
 	if (ret == 0) {
-		ret = keeper_replace(
-			keeper, label, former, info, fds, ARRAY_SIZE(fds));
+		ret = keeper_replace(keeper, label, former, info, fds, num);
 	}
 	json_decref(info);
 	TALLOC_FREE(frame);
@@ -1103,19 +1222,10 @@ int ds_save_create(struct smbd_server_connection *sconn)
 		return ENOMEM;
 	}
 	ds_save->sconn = sconn;
+	ds_fault_configure();
 	ret = ds_buffers_create(ds_save, &ds_save->buffers);
 	if (ret == 0) {
-		/* the first: no reply is at offset 0 */
-		ds_save->channel = ds_buffers_take(
-			ds_save->buffers, sizeof(*ds_save->channel));
-		if (ds_save->channel == NULL) {
-			ret = ENOMEM;
-		}
-	}
-	if (ret == 0) {
-		*ds_save->channel = (struct ds_channel) {
-			.reading.received = UINT64_MAX,
-		};
+		/* slots stay: no reply is at offset 0 */
 		ret = ds_save_more_slots();
 	}
 	if (ret != 0) {
@@ -1146,23 +1256,78 @@ const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 		return NULL;
 	}
 	slot = req->durable;
-	slot->flags |= old->flags;
+	slot->flags |= old->flags & DS_SLOT_LOST;
 	slot->async_id = old->async_id;
 	slot->interim = old->interim;
 	slot->crashes = old->crashes;
 	return copy;
 }
 
+static int ds_save_channel_destructor(struct ds_save_channel *ch)
+{
+	DLIST_REMOVE(ds_save->channels, ch);
+	if (ds_save_running() && (ds_save->channels != NULL)) {
+		/* smbd has forgotten the connection: without it */
+		ds_save_commit(ds_save_all());
+		ds_save_hold_again();
+	}
+	if (ds_save->image == NULL) {
+		/* what is in the buffers does not matter any more */
+		return 0;
+	}
+	ch->first_reply = NULL;
+	ds_save_free_replies(ch);
+	ds_buffers_give(ds_save->buffers, ch->block, sizeof(*ch->block));
+	return 0;
+}
+
+static struct ds_save_channel *ds_save_new_channel(
+	struct smbXsrv_connection *xconn)
+{
+	struct ds_save_channel *ch = talloc(xconn, struct ds_save_channel);
+
+	if (ch == NULL) {
+		return NULL;
+	}
+	*ch = (struct ds_save_channel) {
+		.xconn = xconn,
+		.block = ds_buffers_take(ds_save->buffers, sizeof(*ch->block)),
+	};
+	if (ch->block == NULL) {
+		TALLOC_FREE(ch);
+		return NULL;
+	}
+	*ch->block = (struct ds_channel) { .reading.received = UINT64_MAX, };
+	DLIST_ADD_END(ds_save->channels, ch);
+	talloc_set_destructor(ch, ds_save_channel_destructor);
+	return ch;
+}
+
+/*
+ * A further connection of the client. The keeper has it before the image
+ * names it; without it the client as it was goes on.
+ */
+static struct ds_save_channel *ds_save_join(struct smbXsrv_connection *xconn)
+{
+	struct ds_save_channel *ch = ds_save_new_channel(xconn);
+
+	if (ch == NULL) {
+		ds_save_stop("out of memory");
+		return NULL;
+	}
+	ds_save_hold_again();
+	ds_save->rewrite = true;
+	return ds_save_running() ? ch : NULL;
+}
+
 /*
  * Requests that came along with a restart.
  */
-static int ds_save_old_requests(void)
+static int ds_save_old_requests(struct ds_save_channel *ch)
 {
 	struct smbd_smb2_request *req = NULL;
 
-	for (req = ds_save->xconn->smb2.requests;
-	     req != NULL;
-	     req = req->next) {
+	for (req = ch->xconn->smb2.requests; req != NULL; req = req->next) {
 		int ret;
 
 		if (req->durable != NULL) {
@@ -1179,9 +1344,11 @@ static int ds_save_old_requests(void)
 /*
  * A PDU whose length was being read into smbd's own memory
  */
-static void ds_save_move_header(struct smbd_smb2_request_read_state *state)
+static void ds_save_move_header(struct ds_save_channel *ch)
 {
-	uint8_t *nbt = ds_save->channel->nbt;
+	struct smbd_smb2_request_read_state *state =
+		&ch->xconn->smb2.request_read_state;
+	uint8_t *nbt = ch->block->nbt;
 
 	if ((state->pktbuf != NULL) || (state->nbt == nbt)) {
 		return;
@@ -1196,9 +1363,10 @@ static void ds_save_move_header(struct smbd_smb2_request_read_state *state)
  * A connection that is new has read nothing, and one that is not stands
  * where the kernel says; bytes of a PDU that is not complete do not count.
  */
-static int ds_save_position(const struct ds_resume *resume)
+static int ds_save_position(struct ds_save_channel *ch,
+			    const struct ds_resume_channel *resumed)
 {
-	struct smbXsrv_connection *xconn = ds_save->xconn;
+	struct smbXsrv_connection *xconn = ch->xconn;
 	struct smbd_smb2_request_read_state *state =
 		&xconn->smb2.request_read_state;
 	uint64_t partial = 0;
@@ -1208,47 +1376,66 @@ static int ds_save_position(const struct ds_resume *resume)
 		return 0;
 	}
 	ret = ds_stream_position(xconn->transport.sock,
-				 &ds_save->stream.received,
-				 &ds_save->stream.completed);
+				 &ch->stream.received,
+				 &ch->stream.completed);
 	if (ret != 0) {
 		return ret;
 	}
 	if (state->req != NULL) {
-		ds_save_move_header(state);
+		ds_save_move_header(ch);
 		partial = (state->pktbuf != NULL) ?
 			NBT_HDR_SIZE + state->pktlen : NBT_HDR_SIZE;
 		partial -= iov_buflen(state->vector, state->count);
 	}
-	if (resume != NULL) {
+	if (resumed != NULL) {
 		/* smbd has not been told yet */
-		partial += resume->whole;
+		partial += resumed->whole;
 	}
-	ds_save->stream.received -= partial;
+	ch->stream.received -= partial;
 	/* ids above this one may have been used */
-	ds_save->next_mid = xconn->smb2.credits.seq_low +
-			    xconn->smb2.credits.seq_range;
+	ch->next_mid = xconn->smb2.credits.seq_low +
+		       xconn->smb2.credits.seq_range;
 	if (state->pktbuf != NULL) {
 		ds_save_reading(xconn, state->pktbuf, state->pktfull);
-		if (resume != NULL) {
-			ds_save->channel->reading.crashes =
-				resume->whole_crashes;
+		if (resumed != NULL) {
+			ch->block->reading.crashes = resumed->whole_crashes;
 		}
 	}
 	return 0;
+}
+
+static int ds_save_start_channel(struct smbXsrv_connection *xconn,
+				 const struct ds_resume *resume)
+{
+	const struct smbd_smb2_request *answered = NULL;
+	struct ds_save_channel *ch = ds_save_new_channel(xconn);
+	bool new = false;
+	int ret;
+
+	if (ch == NULL) {
+		return ENOMEM;
+	}
+	ret = ds_save_position(ch, ds_resume_find(resume, xconn));
+	if (ret == 0) {
+		ret = ds_save_old_requests(ch);
+	}
+	if (ret == 0) {
+		/* what came along and was not sent before */
+		ret = ds_save_put_queue(ch, &new, &answered);
+	}
+	return ret;
 }
 
 int ds_save_start(struct smbd_server_connection *sconn,
 		  const struct ds_resume *resume,
 		  const char *former)
 {
-	bool new = false;
+	struct smbXsrv_connection *xconn = NULL;
 	int ret;
 
 	if (ds_save == NULL) {
 		return ENOMEM;
 	}
-	ds_save->xconn = sconn->client->connections;
-
 	ret = ds_image_create(ds_save, &ds_save->image);
 	if (ret != 0) {
 		goto fail;
@@ -1262,18 +1449,13 @@ int ds_save_start(struct smbd_server_connection *sconn,
 	ds_save->cap->image = ds_save->image;
 	ds_save->cap->live = true;
 
-	ret = ds_save_position(resume);
-	if (ret != 0) {
-		goto fail;
-	}
-	ret = ds_save_old_requests();
-	if (ret != 0) {
-		goto fail;
-	}
-	/* what came along and was not sent before */
-	ret = ds_save_put_queue(&new);
-	if (ret != 0) {
-		goto fail;
+	for (xconn = sconn->client->connections;
+	     xconn != NULL;
+	     xconn = xconn->next) {
+		ret = ds_save_start_channel(xconn, resume);
+		if (ret != 0) {
+			goto fail;
+		}
 	}
 	ret = ds_save_all();
 	if (ret != 0) {

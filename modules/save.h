@@ -208,11 +208,13 @@ void ds_save_freed(struct smbd_smb2_request *req);
 /* An open is gone */
 void ds_save_closed(uint64_t persistent_id);
 /*
- * What the request that is being processed is about to do (effect.h), or that
- * it is about to do something that can neither be undone nor done twice.
+ * What the request that is being processed is about to do (effect.h), that it
+ * has done it, or that it is about to do something that can neither be undone
+ * nor done twice.
  */
 struct ds_effect;
 void ds_save_effect(const struct ds_effect *effect);
+void ds_save_effected(void);
 void ds_save_once(void);
 /* Nobody may go on with what is being taken down */
 void ds_save_exit(void);

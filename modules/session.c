@@ -138,6 +138,21 @@ static bool ds_session_user_exists(const struct auth_session_info *info)
 	return ok && (getpwuid(info->unix_token->uid) != NULL);
 }
 
+/*
+ * What smbd does not look whether it is there: in NDR it need not be.
+ */
+static bool ds_session_info_is_whole(const struct auth_session_info *info)
+{
+	return (info == NULL) ||
+	       ((info->security_token != NULL) &&
+		(info->security_token->num_sids > PRIMARY_USER_SID_INDEX) &&
+		(info->unix_token != NULL) && (info->unix_info != NULL) &&
+		(info->unix_info->unix_name != NULL) &&
+		(info->unix_info->sanitized_username != NULL) &&
+		(info->info != NULL) && (info->info->account_name != NULL) &&
+		(info->info->domain_name != NULL));
+}
+
 NTSTATUS ds_restore_session(struct ds_restore *restore,
 			    const struct ds_session *record)
 {
@@ -155,11 +170,16 @@ NTSTATUS ds_restore_session(struct ds_restore *restore,
 		frame,
 		&global_blob,
 		(ndr_pull_flags_fn_t)ndr_pull_smbXsrv_session_globalB);
-	status = ds_pulled(ndr_err, global_blob.version);
+	status = ds_pulled(
+		ndr_err, global_blob.version, global_blob.info.info0);
 	if (!NT_STATUS_IS_OK(status)) {
 		goto done;
 	}
 	global = global_blob.info.info0;
+	if (!ds_session_info_is_whole(global->auth_session_info)) {
+		status = NT_STATUS_INVALID_PARAMETER;
+		goto done;
+	}
 
 	status = ds_restore_channels(restore, global);
 	if (!NT_STATUS_IS_OK(status)) {

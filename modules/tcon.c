@@ -100,7 +100,8 @@ NTSTATUS ds_restore_tcon(struct ds_restore *restore,
 		frame,
 		&global_blob,
 		(ndr_pull_flags_fn_t)ndr_pull_smbXsrv_tcon_globalB);
-	status = ds_pulled(ndr_err, global_blob.version);
+	status = ds_pulled(
+		ndr_err, global_blob.version, global_blob.info.info0);
 	if (!NT_STATUS_IS_OK(status)) {
 		goto done;
 	}

@@ -50,6 +50,7 @@ static int ds_vfs_openat(struct vfs_handle_struct *handle,
 			 const struct vfs_open_how *how)
 {
 	const int create = O_CREAT | O_EXCL;
+	int fd;
 
 	if ((ds_vfs_expected.fsp != fsp) || (ds_vfs_expected.fd == -1)) {
 		if ((how->flags & create) != create) {
@@ -62,8 +63,12 @@ static int ds_vfs_openat(struct vfs_handle_struct *handle,
 		} else {
 			ds_save_once();
 		}
-		return SMB_VFS_NEXT_OPENAT(
+		fd = SMB_VFS_NEXT_OPENAT(
 			handle, dirfsp, smb_fname, fsp, how);
+		if ((how->flags & create) == create) {
+			ds_save_effected();
+		}
+		return fd;
 	}
 
 	/* as vfs_default does it */
@@ -76,9 +81,13 @@ static int ds_vfs_mkdirat(struct vfs_handle_struct *handle,
 			  const struct smb_filename *smb_fname,
 			  mode_t mode)
 {
+	int ret;
+
 	ds_effect_create(
 		handle->conn, dirfsp, smb_fname, DS_EFFECT_DIRECTORY);
-	return SMB_VFS_NEXT_MKDIRAT(handle, dirfsp, smb_fname, mode);
+	ret = SMB_VFS_NEXT_MKDIRAT(handle, dirfsp, smb_fname, mode);
+	ds_save_effected();
+	return ret;
 }
 
 static int ds_vfs_renameat(struct vfs_handle_struct *handle,
@@ -88,6 +97,8 @@ static int ds_vfs_renameat(struct vfs_handle_struct *handle,
 			   const struct smb_filename *dst,
 			   const struct vfs_rename_how *how)
 {
+	int ret;
+
 	if ((src->stream_name == NULL) && (dst->stream_name == NULL)) {
 		ds_effect_name(handle->conn,
 			       srcdir_fsp,
@@ -98,8 +109,10 @@ static int ds_vfs_renameat(struct vfs_handle_struct *handle,
 	} else {
 		ds_save_once();
 	}
-	return SMB_VFS_NEXT_RENAMEAT(
+	ret = SMB_VFS_NEXT_RENAMEAT(
 		handle, srcdir_fsp, src, dstdir_fsp, dst, how);
+	ds_save_effected();
+	return ret;
 }
 
 static int ds_vfs_linkat(struct vfs_handle_struct *handle,
@@ -109,9 +122,13 @@ static int ds_vfs_linkat(struct vfs_handle_struct *handle,
 			 const struct smb_filename *dst,
 			 int flags)
 {
+	int ret;
+
 	ds_effect_name(
 		handle->conn, srcfsp, src, dstfsp, dst, DS_EFFECT_LINK);
-	return SMB_VFS_NEXT_LINKAT(handle, srcfsp, src, dstfsp, dst, flags);
+	ret = SMB_VFS_NEXT_LINKAT(handle, srcfsp, src, dstfsp, dst, flags);
+	ds_save_effected();
+	return ret;
 }
 
 /*

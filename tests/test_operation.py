@@ -57,7 +57,7 @@ from samba.samba3 import param
 
 ADDRESS = os.environ.get("DS_ADDRESS", "127.0.0.65")
 # ds_record_type
-RECORD_SESSION, RECORD_OPEN = 3, 5
+RECORD_SESSION, RECORD_OPEN = 3, 9
 # A second user, known to every system
 OTHER_USER = "daemon"
 
