@@ -19,7 +19,7 @@
 #
 # usage: test_fuzz.sh [TARGET...]
 #
-#   FUZZ_SECONDS  for each target, after its corpus (default: 20). All night
+#   FUZZ_SECONDS  for each target, after its corpus (default: 8). All night
 #                 for one: FUZZ_SECONDS=28800 tests/test_fuzz.sh fuzz_keeper
 #   FUZZ_SEED     0 is another one each time (default: 1)
 #   FUZZ_CORPUS   a directory in which targets find and leave inputs beyond
@@ -32,7 +32,7 @@ here=$(cd "$(dirname "$0")" && pwd) || exit 1
 top=$(cd "$here/.." && pwd) || exit 1
 out=$top/build/fuzz
 corpus=${FUZZ_CORPUS:-$out/corpus}
-seconds=${FUZZ_SECONDS:-20}
+seconds=${FUZZ_SECONDS:-8}
 
 [ $# != 0 ] || set -- fuzz_image fuzz_image_writer fuzz_records fuzz_restore \
 	fuzz_keeper fuzz_handover fuzz_keeper_client

@@ -285,17 +285,15 @@ static void fuzz_one_killed(TALLOC_CTX *frame, struct fuzz_input *in)
 		restore, 0, data_blob_const(&killed.channel, 16));
 	if (NT_STATUS_IS_OK(status)) {
 		status = ds_resume_seen(
-			restore, data_blob_const(killed.seen, num * 8));
+			restore, 0, data_blob_const(killed.seen, num * 8));
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		status = ds_resume_slots(
 			restore, data_blob_const(&killed.slots, 16));
 	}
 	if (NT_STATUS_IS_OK(status)) {
-		struct ds_open open = { .fd = DS_NO_FD, };
-
 		fuzz_requests(xconn);
-		(void)ds_resume_is_closing(restore, &open, 7);
+		(void)ds_resume_is_closing(restore, 7);
 	}
 	TALLOC_FREE(resume->buffers);
 	close(fd);
