@@ -1059,7 +1059,6 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	(void)ds_save_create(sconn);
 	if (ds_child->held == NULL) {
 		ds_first_read_timeout(xconn);
-		(void)ds_save_start(sconn, NULL, NULL);
 		return;
 	}
 

@@ -230,7 +230,7 @@ NTSTATUS ds_capture_connection(struct ds_capture *cap,
 	       xconn->smb2.preauth.sha512_value,
 	       sizeof(record.preauth));
 
-	if (ds_connection_is_smb2(xconn)) {
+	if (ds_connection_is_smb2(xconn) && !cap->live) {
 		record.seen = talloc_array(frame, uint16_t, record.seq_range);
 		if ((record.seen == NULL) && (record.seq_range != 0)) {
 			status = NT_STATUS_NO_MEMORY;
@@ -246,9 +246,6 @@ NTSTATUS ds_capture_connection(struct ds_capture *cap,
 				record.num_seen += 1;
 			}
 		}
-
-	}
-	if (ds_connection_is_smb2(xconn) && !cap->live) {
 		status = ds_capture_incoming(frame, xconn, &record.incoming);
 		if (!NT_STATUS_IS_OK(status)) {
 			goto done;

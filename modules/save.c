@@ -22,6 +22,7 @@
 #include "smbd/globals.h"
 #include "../libcli/smb/smb_common.h"
 #include "rpc_server/srv_pipe_hnd.h"
+#include "lib/util/bitmap.h"
 #include "lib/util/iov_buf.h"
 #include "durable_state/ndr_durable_state.h"
 #include "effect.h"
@@ -87,12 +88,14 @@ struct ds_save_channel {
 static struct ds_save {
 	struct smbd_server_connection *sconn;
 	/* why there is no image that is current */
-	const char *reason;
+	char *reason;
 
 	struct ds_image *image;
 	struct ds_buffers *buffers;
 	struct ds_capture *cap;
 
+	/* the first reply is sent: ds_save_start() is next */
+	struct tevent_immediate *start;
 	struct ds_save_channel *channels;
 	/* sessions, tree connects or the connections changed */
 	bool rewrite;
@@ -795,7 +798,7 @@ void ds_save_started(struct smbd_smb2_request *req)
 	}
 	reading = &ch->block->reading;
 	if (reading->received != ch->stream.received) {
-		/* smbd reads the first PDU in a way of its own */
+		/* smbd reads the first PDU of a connection by itself */
 		return;
 	}
 	for (idx = 1;
@@ -834,6 +837,7 @@ void ds_save_started(struct smbd_smb2_request *req)
 /* ---- completed */
 
 static struct ds_save_channel *ds_save_join(struct smbXsrv_connection *xconn);
+static void ds_save_begin(struct smbXsrv_connection *xconn);
 
 static int ds_save_put_open(struct files_struct *fsp)
 {
@@ -925,11 +929,17 @@ static bool ds_save_has_break(struct files_struct *fsp)
 static int ds_save_put_changes(struct smbd_smb2_request *req, int idx)
 {
 	const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(req, in, idx)->iov_base;
+	const uint8_t *outhdr = SMBD_SMB2_IDX_HDR_IOV(req, out, idx)->iov_base;
 	struct files_struct *fsp = req->compat_chain_fsp;
 
 	switch (SVAL(inhdr, SMB2_HDR_OPCODE)) {
-	case SMB2_OP_NEGPROT:
 	case SMB2_OP_SESSSETUP:
+		/* a login that is half done is not kept */
+		ds_save->rewrite |= !NT_STATUS_EQUAL(
+			NT_STATUS(IVAL(outhdr, SMB2_HDR_STATUS)),
+			NT_STATUS_MORE_PROCESSING_REQUIRED);
+		return 0;
+	case SMB2_OP_NEGPROT:
 	case SMB2_OP_LOGOFF:
 	case SMB2_OP_TCON:
 	case SMB2_OP_TDIS:
@@ -1125,6 +1135,7 @@ void ds_save_completed(struct smbXsrv_connection *xconn)
 		ch = ds_save_join(xconn);
 	}
 	if (ch == NULL) {
+		ds_save_begin(xconn);
 		return;
 	}
 	if (ch->stream.received == 0) {
@@ -1436,6 +1447,9 @@ int ds_save_start(struct smbd_server_connection *sconn,
 	if (ds_save == NULL) {
 		return ENOMEM;
 	}
+	if (ds_save->image != NULL) {
+		return 0;
+	}
 	ret = ds_image_create(ds_save, &ds_save->image);
 	if (ret != 0) {
 		goto fail;
@@ -1470,4 +1484,31 @@ int ds_save_start(struct smbd_server_connection *sconn,
 fail:
 	ds_save_stop(strerror(ret));
 	return ret;
+}
+
+static void ds_save_started_fn(struct tevent_context *ev,
+			       struct tevent_immediate *im,
+			       void *private_data)
+{
+	(void)ds_save_start(ds_save->sconn, NULL, NULL);
+}
+
+/*
+ * A client of which nothing is known yet but its dialect: there is nothing to
+ * be saved before, and while it reads the reply nobody waits for the keeper.
+ */
+static void ds_save_begin(struct smbXsrv_connection *xconn)
+{
+	if ((ds_save == NULL) || (ds_save->start != NULL) ||
+	    (ds_save->reason != NULL))
+	{
+		return;
+	}
+	ds_save->start = tevent_create_immediate(ds_save);
+	if (ds_save->start != NULL) {
+		tevent_schedule_immediate(ds_save->start,
+					  xconn->client->raw_ev_ctx,
+					  ds_save_started_fn,
+					  NULL);
+	}
 }
