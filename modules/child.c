@@ -345,9 +345,6 @@ static NTSTATUS ds_child_issue(struct smbd_smb2_request *req)
 {
 	struct ds_later *later = NULL;
 
-	if (ds_resume_answer(req)) {
-		return NT_STATUS_OK;
-	}
 	if (!ds_create_is_behind(req)) {
 		return smbd_smb2_request_dispatch(req);
 	}
@@ -876,6 +873,7 @@ static void ds_child_restored(struct tevent_context *ev,
 							 nt_errstr(status));
 		}
 	}
+	ds_restore_breaks(restore);
 	ds_child_issue_all();
 
 	for (xconn = client->connections; xconn != NULL; xconn = next) {

@@ -218,6 +218,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		record.lease_key = fsp->lease->lease.lease_key;
 		record.parent_lease_key = fsp->lease->lease.parent_lease_key;
 		record.lease_flags = fsp->lease->lease.lease_flags;
+		record.lease_state = fsp->lease->lease.lease_state;
 	}
 	record.break_timeout = fsp_break_timeout(fsp);
 
@@ -275,22 +276,82 @@ static void ds_restore_undo(struct files_struct *fsp)
 	}
 }
 
+/*
+ * smbd writes a lease break down before it sends it. If the client was not
+ * told it is sent now: nobody else does, and others wait for it.
+ */
+static NTSTATUS ds_restore_break(struct ds_restore_open_state *state,
+				 uint32_t to)
+{
+	struct ds_restore *restore = state->restore;
+	const struct ds_open *record = state->record;
+	struct ds_break *breaks = NULL;
+	size_t i;
+
+	if ((record->break_timeout != 0) || ((record->lease_state & ~to) == 0))
+	{
+		return NT_STATUS_OK;
+	}
+	for (i = 0; i < restore->num_breaks; i++) {
+		if (restore->breaks[i].fsp->lease == state->fsp->lease) {
+			return NT_STATUS_OK;
+		}
+	}
+	breaks = talloc_realloc(restore,
+				restore->breaks,
+				struct ds_break,
+				restore->num_breaks + 1);
+	if (breaks == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	breaks[restore->num_breaks] = (struct ds_break) {
+		.fsp = state->fsp, .from = record->lease_state, .to = to,
+	};
+	restore->breaks = breaks;
+	restore->num_breaks += 1;
+	return NT_STATUS_OK;
+}
+
+void ds_restore_breaks(struct ds_restore *restore)
+{
+	size_t i;
+
+	for (i = 0; i < restore->num_breaks; i++) {
+		const struct ds_break *b = &restore->breaks[i];
+		struct files_struct *fsp = NULL;
+
+		for (fsp = restore->sconn->files;
+		     fsp != NULL;
+		     fsp = fsp->next) {
+			if (fsp != b->fsp) {
+				continue;
+			}
+			/* the time for the answer begins */
+			(void)fsp_lease_update(fsp);
+			send_break_message_smb2(fsp, b->from, b->to);
+			break;
+		}
+	}
+}
+
 static NTSTATUS ds_restore_lease(struct ds_restore_open_state *state)
 {
 	const struct ds_open *record = state->record;
 	struct files_struct *fsp = state->fsp;
 	uint32_t current_state;
+	uint32_t required;
 	uint16_t version;
 	uint16_t epoch;
+	bool breaking;
 	NTSTATUS status;
 
 	status = leases_db_get(fsp_client_guid(fsp),
 			       &record->lease_key,
 			       &fsp->file_id,
 			       &current_state,
-			       NULL, /* breaking */
+			       &breaking,
 			       NULL, /* breaking_to_requested */
-			       NULL, /* breaking_to_required */
+			       &required,
 			       &version,
 			       &epoch);
 	if (!NT_STATUS_IS_OK(status)) {
@@ -310,6 +371,10 @@ static NTSTATUS ds_restore_lease(struct ds_restore_open_state *state)
 	fsp->oplock_type = LEASE_OPLOCK;
 	fsp->lease->lease.parent_lease_key = record->parent_lease_key;
 	fsp->lease->lease.lease_flags = record->lease_flags;
+	if (state->restore->resume != NULL) {
+		return ds_restore_break(
+			state, breaking ? required : current_state);
+	}
 	return NT_STATUS_OK;
 }
 

@@ -28,6 +28,7 @@
 #include "keeper/keeper_protocol.h"
 #include "options.h"
 #include "parent.h"
+#include "resume.h"
 #include "save.h"
 
 struct ds_parent *ds_parent;
@@ -544,6 +545,7 @@ const struct smbd_durable_hooks ds_process_hooks = {
 	.child_reading = ds_save_reading,
 	.child_received = ds_save_received,
 	.child_started = ds_save_started,
+	.child_done = ds_resume_answer,
 	.child_completed = ds_save_completed,
 	.child_freed = ds_save_freed,
 	.child_exit = ds_save_exit,

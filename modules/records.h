@@ -56,6 +56,12 @@ struct ds_capture {
 
 struct ds_resume;
 
+struct ds_break {
+	struct files_struct *fsp;
+	uint32_t from;
+	uint32_t to;
+};
+
 /* An image being read */
 struct ds_restore {
 	struct smbXsrv_client *client;
@@ -66,6 +72,12 @@ struct ds_restore {
 	size_t num_fds;
 	/* resume.h: the process before was killed, NULL if it was not */
 	struct ds_resume *resume;
+	/*
+	 * Lease breaks that the process before was killed over, not freed
+	 * with their open: it is looked for by its address
+	 */
+	struct ds_break *breaks;
+	size_t num_breaks;
 	/* handles that could not be brought back */
 	const char **lost;
 	size_t num_lost;
@@ -163,6 +175,9 @@ struct connection_struct *ds_find_share(struct ds_restore *restore,
 NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp);
 NTSTATUS ds_restore_open(struct ds_restore *restore,
 			 const struct ds_open *record);
+
+/* Send what ds_restore_open() found was not sent. Event loop. */
+void ds_restore_breaks(struct ds_restore *restore);
 
 /* The parts of an open that exist for directories only */
 void ds_capture_scan(TALLOC_CTX *mem_ctx,

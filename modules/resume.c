@@ -23,6 +23,7 @@
 #include "../libcli/smb/smb_common.h"
 #include "lib/util/bitmap.h"
 #include "locking/share_mode_lock.h"
+#include "locking/leases_db.h"
 #include "smbd/smbXsrv_open.h"
 #include "durable_state/ndr_durable_state.h"
 #include "effect.h"
@@ -610,18 +611,18 @@ bool ds_resume_is_closing(struct ds_restore *restore, uint64_t volatile_id)
 	return false;
 }
 
-bool ds_resume_answer(struct smbd_smb2_request *req)
+/*
+ * [MS-SMB2] 2.2.16, without attributes, which the file has no more
+ */
+static bool ds_resume_answer_close(struct smbd_smb2_request *req,
+				   DATA_BLOB *out)
 {
-	const uint8_t *inhdr = SMBD_SMB2_IN_HDR_PTR(req);
 	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
 	struct smbXsrv_open *op = NULL;
-	DATA_BLOB out = data_blob_null;
 	NTSTATUS status;
 
-	if ((req->in.vector_count > 1 + SMBD_SMB2_NUM_IOV_PER_REQ) ||
-	    (SVAL(inhdr, SMB2_HDR_OPCODE) != SMB2_OP_CLOSE) ||
-	    (SMBD_SMB2_IN_BODY_LEN(req) < 0x18))
-	{
+	status = smbd_smb2_request_verify_sizes(req, 0x18);
+	if (!NT_STATUS_IS_OK(status)) {
 		return false;
 	}
 	status = smb2srv_open_lookup(req->xconn,
@@ -632,16 +633,94 @@ bool ds_resume_answer(struct smbd_smb2_request *req)
 	if (NT_STATUS_IS_OK(status)) {
 		return false;
 	}
-	/* [MS-SMB2] 2.2.16, without attributes, which the file has no more */
-	out = data_blob_talloc_zero(req, 0x3C);
-	if (out.data == NULL) {
+	*out = data_blob_talloc_zero(req, 0x3C);
+	if (out->data != NULL) {
+		SSVAL(out->data, 0x00, 0x3C);
+	}
+	return true;
+}
+
+/*
+ * [MS-SMB2] 2.2.25.2, to an acknowledgement [MS-SMB2] 2.2.24.2 that the lease
+ * has followed. One of an oplock can be done twice.
+ */
+static bool ds_resume_answer_lease(struct smbd_smb2_request *req,
+				   DATA_BLOB *out)
+{
+	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
+	struct smb2_lease_key key;
+	struct files_struct *fsp = NULL;
+	uint32_t wanted;
+	uint32_t current;
+	bool breaking;
+	NTSTATUS status;
+
+	status = smbd_smb2_request_verify_sizes(req, 0x24);
+	if (!NT_STATUS_IS_OK(status)) {
 		return false;
 	}
-	SSVAL(out.data, 0x00, 0x3C);
-	status = smbd_smb2_request_verify_sizes(req, 0x18);
-	if (NT_STATUS_IS_OK(status)) {
-		status = smbd_smb2_request_done(req, out, NULL);
+	key.data[0] = BVAL(body, 0x08);
+	key.data[1] = BVAL(body, 0x10);
+	wanted = IVAL(body, 0x18);
+
+	for (fsp = req->sconn->files; fsp != NULL; fsp = fsp->next) {
+		if ((fsp->lease != NULL) &&
+		    smb2_lease_key_equal(&fsp->lease->lease.lease_key, &key))
+		{
+			break;
+		}
 	}
+	if (fsp == NULL) {
+		return false;
+	}
+	status = leases_db_get(fsp_client_guid(fsp),
+			       &key,
+			       &fsp->file_id,
+			       &current,
+			       &breaking,
+			       NULL,
+			       NULL,
+			       NULL,
+			       NULL);
+	if (!NT_STATUS_IS_OK(status) || breaking || (current != wanted)) {
+		return false;
+	}
+	/* what the image knew was from before it */
+	(void)fsp_lease_update(fsp);
+
+	*out = data_blob_talloc_zero(req, 0x24);
+	if (out->data != NULL) {
+		SSVAL(out->data, 0x00, 0x24);
+		SBVAL(out->data, 0x08, key.data[0]);
+		SBVAL(out->data, 0x10, key.data[1]);
+		SIVAL(out->data, 0x18, current);
+	}
+	return true;
+}
+
+bool ds_resume_answer(struct smbd_smb2_request *req)
+{
+	const uint8_t *inhdr = SMBD_SMB2_IN_HDR_PTR(req);
+	DATA_BLOB out = data_blob_null;
+	bool done = false;
+	NTSTATUS status;
+
+	if (!ds_save_is_again(req) ||
+	    (req->in.vector_count > 1 + SMBD_SMB2_NUM_IOV_PER_REQ)) {
+		return false;
+	}
+	switch (SVAL(inhdr, SMB2_HDR_OPCODE)) {
+	case SMB2_OP_CLOSE:
+		done = ds_resume_answer_close(req, &out);
+		break;
+	case SMB2_OP_BREAK:
+		done = ds_resume_answer_lease(req, &out);
+		break;
+	}
+	if (!done || (out.data == NULL)) {
+		return false;
+	}
+	status = smbd_smb2_request_done(req, out, NULL);
 	return NT_STATUS_IS_OK(status);
 }
 

@@ -89,7 +89,8 @@ bool ds_resume_is_closing(struct ds_restore *restore, uint64_t volatile_id);
 
 /*
  * A request that is run again has done what it was to do, and nothing is left
- * to do it with: the answer is queued. False if it has to be dispatched.
+ * to do it with: the answer is queued. False if it has to be dispatched. The
+ * hook child_done.
  */
 bool ds_resume_answer(struct smbd_smb2_request *req);
 

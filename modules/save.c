@@ -1271,7 +1271,15 @@ const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 	slot->async_id = old->async_id;
 	slot->interim = old->interim;
 	slot->crashes = old->crashes;
+	slot->again = true;
 	return copy;
+}
+
+bool ds_save_is_again(const struct smbd_smb2_request *req)
+{
+	const struct ds_slot *slot = req->durable;
+
+	return (slot != NULL) && slot->again;
 }
 
 static int ds_save_channel_destructor(struct ds_save_channel *ch)

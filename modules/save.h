@@ -121,7 +121,8 @@ struct ds_slot {
 	uint64_t async_id;
 	/* processes that have ended over it */
 	uint32_t crashes;
-	uint32_t reserved;
+	/* it was received by another process */
+	uint32_t again;
 };
 
 /* What goes out, as it is on the wire */
@@ -166,6 +167,9 @@ int ds_save_create(struct smbd_server_connection *sconn);
 const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 			     const uint8_t *pdu,
 			     const struct ds_slot *slot);
+
+/* Is it such a request? */
+bool ds_save_is_again(const struct smbd_smb2_request *req);
 
 /*
  * From here on the image is current. Called when all of the client that there
