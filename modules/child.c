@@ -128,6 +128,11 @@ void ds_child_born(int fd, struct ds_held *held)
 	talloc_set_destructor(ds_child, ds_child_destructor);
 }
 
+const struct ds_restore *ds_child_restoring(void)
+{
+	return (ds_child != NULL) ? ds_child->restore : NULL;
+}
+
 static NTTIME ds_now(void)
 {
 	struct timeval tv = timeval_current();
@@ -346,7 +351,21 @@ static NTSTATUS ds_child_issue(struct smbd_smb2_request *req)
 	struct ds_later *later = NULL;
 
 	if (!ds_create_is_behind(req)) {
-		return smbd_smb2_request_dispatch(req);
+		bool cancelled = ds_save_is_cancelled(req);
+		struct smbXsrv_connection *xconn = req->xconn;
+		struct smbd_smb2_request *r = NULL;
+		NTSTATUS status = smbd_smb2_request_dispatch(req);
+
+		/* if it waits again, which it may not */
+		for (r = xconn->smb2.requests;
+		     cancelled && NT_STATUS_IS_OK(status) && (r != NULL);
+		     r = r->next) {
+			if ((r == req) && (r->subreq != NULL)) {
+				tevent_req_cancel(r->subreq);
+				break;
+			}
+		}
+		return status;
 	}
 	later = talloc(req, struct ds_later);
 	if (later == NULL) {

@@ -21,6 +21,8 @@
 #include "smbd/smbd.h"
 #include "smbd/globals.h"
 #include "source3/smbd/smbXsrv_session.h"
+#include "lib/util/server_id.h"
+#include "locking/leases_db.h"
 #include "locking/share_mode_lock.h"
 #include "librpc/gen_ndr/open_files.h"
 #include "librpc/gen_ndr/smbXsrv.h"
@@ -146,6 +148,34 @@ static bool ds_effect_is_used(struct ds_restore *restore,
 	return opens.others;
 }
 
+/*
+ * What the open of a file that is undone has left: a lease key belongs to one
+ * file, and will be that of the next one.
+ */
+static bool ds_effect_forget_fn(struct share_mode_entry *e,
+				bool *modified,
+				void *private_data)
+{
+	const struct file_id *file_id = private_data;
+
+	(void)leases_db_del(&e->client_guid, &e->lease_key, file_id);
+	e->stale = true;
+	*modified = true;
+	return false;
+}
+
+static void ds_effect_forget(struct file_id file_id)
+{
+	struct share_mode_lock *lck = get_existing_share_mode_lock(
+		talloc_tos(), file_id);
+
+	if (lck != NULL) {
+		(void)share_mode_forall_entries(
+			lck, ds_effect_forget_fn, &file_id);
+		TALLOC_FREE(lck);
+	}
+}
+
 static void ds_effect_undo_create(struct ds_restore *restore,
 				  struct connection_struct *conn,
 				  const struct ds_effect *effect)
@@ -155,6 +185,7 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 	};
 	bool directory = (effect->kind == DS_EFFECT_DIRECTORY);
 	NTTIME tick = DS_EFFECT_TICK_MS * 10000;
+	struct file_id file_id;
 	NTTIME ctime;
 	int ret;
 
@@ -164,13 +195,13 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 		/* it did not come so far */
 		return;
 	}
+	file_id = vfs_file_id_from_sbuf(conn, &name.st);
 	ctime = full_timespec_to_nt_time(&name.st.st_ex_ctime);
 	if ((directory ? !S_ISDIR(name.st.st_ex_mode) :
 			 (!S_ISREG(name.st.st_ex_mode) ||
 			  (name.st.st_ex_size != 0))) ||
 	    (ctime + tick < effect->when) ||
-	    ds_effect_is_used(restore,
-			      vfs_file_id_from_sbuf(conn, &name.st)))
+	    ds_effect_is_used(restore, file_id))
 	{
 		DBG_WARNING("%s is not as this client has made it\n",
 			    effect->name);
@@ -183,7 +214,9 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 		DBG_WARNING("cannot remove %s, to make it again: %s\n",
 			    effect->name,
 			    strerror(errno));
+		return;
 	}
+	ds_effect_forget(file_id);
 }
 
 static void ds_effect_undo_name(struct connection_struct *conn,

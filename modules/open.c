@@ -180,6 +180,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		.oplock_type = fsp->oplock_type,
 		.sent_oplock_break = fsp->sent_oplock_break,
 		.lock_count = fsp->current_lock_count,
+		.has_resume_key = ds_vfs_has_resume_key(fsp),
 	};
 	const struct files_struct *fd_fsp =
 		fsp_is_alternate_stream(fsp) ? fsp->base_fsp : fsp;
@@ -646,6 +647,24 @@ static NTSTATUS ds_restore_stream_fd(struct ds_restore *restore,
 	return vfs_stat_fsp(fsp);
 }
 
+/*
+ * The client has it and may use it. What fails here fails then.
+ */
+static void ds_restore_resume_key(struct files_struct *fsp)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+
+	/* it is done when this returns, by vfs_default */
+	(void)SMB_VFS_OFFLOAD_READ_SEND(frame,
+					fsp->conn->sconn->ev_ctx,
+					fsp,
+					FSCTL_SRV_REQUEST_RESUME_KEY,
+					0,
+					0,
+					0);
+	TALLOC_FREE(frame);
+}
+
 static NTSTATUS ds_restore_file(struct ds_restore *restore,
 				struct files_struct *fsp,
 				const struct ds_open *record)
@@ -689,6 +708,10 @@ static NTSTATUS ds_restore_file(struct ds_restore *restore,
 	fsp->sent_oplock_break = record->sent_oplock_break;
 	if (record->break_timeout != 0) {
 		fsp_break_timeout_restore(fsp, record->break_timeout);
+	}
+
+	if (record->has_resume_key) {
+		ds_restore_resume_key(fsp);
 	}
 
 	/* without these the handle is still of use */
@@ -841,8 +864,10 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 	}
 	goto done;
 lost:
-	if (!ds_resume_is_closing(
-		    restore, global_blob.info.info0->open_volatile_id))
+	if (!ds_resume_closing(restore,
+			       conn,
+			       record,
+			       global_blob.info.info0->open_volatile_id))
 	{
 		/* FILE_CLOSED for the client, the others go on */
 		ds_restore_lost(restore, "file", record->base_name, status);

@@ -74,6 +74,8 @@ json_int_t ds_json_int(json_t *json, const char *name);
 /* "client-" and a process id */
 #define DS_LABEL_SIZE 32
 
+struct ds_restore;
+
 struct ds_held {
 	/* the image and the sockets and files that belong to it */
 	int *fds;
@@ -87,6 +89,12 @@ struct ds_held {
 
 /* Close those that nobody has taken out (-1). held may be NULL. */
 void ds_held_close(struct ds_held *held);
+
+/*
+ * As long as what was in progress when the process before was killed is being
+ * done again: how the client was brought back. Else NULL.
+ */
+const struct ds_restore *ds_child_restoring(void);
 
 /*
  * Called right after fork(): fd is this end of the socket pair. held is

@@ -56,6 +56,12 @@ struct ds_capture {
 
 struct ds_resume;
 
+/* An open that is gone, and what an SMB2 CLOSE of it is answered with */
+struct ds_closed {
+	uint64_t volatile_id;
+	uint8_t body[0x3C];
+};
+
 struct ds_break {
 	struct files_struct *fsp;
 	uint32_t from;
@@ -78,6 +84,9 @@ struct ds_restore {
 	 */
 	struct ds_break *breaks;
 	size_t num_breaks;
+	/* opens that a request was closing, and that are gone */
+	struct ds_closed *closed;
+	size_t num_closed;
 	/* handles that could not be brought back */
 	const char **lost;
 	size_t num_lost;
@@ -226,6 +235,8 @@ void ds_vfs_expect_open(struct files_struct *fsp, int fd);
 void ds_vfs_saved(struct files_struct *fsp);
 bool ds_vfs_is_saved(struct files_struct *fsp);
 bool ds_vfs_is_known(struct files_struct *fsp);
+/* Did the client ask for a key to copy from it? */
+bool ds_vfs_has_resume_key(struct files_struct *fsp);
 
 /* open.c: enum ds_fsp_flags of an open */
 uint32_t ds_fsp_flags(const struct files_struct *fsp);

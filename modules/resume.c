@@ -27,6 +27,7 @@
 #include "smbd/smbXsrv_open.h"
 #include "durable_state/ndr_durable_state.h"
 #include "effect.h"
+#include "process.h"
 #include "records.h"
 #include "resume.h"
 #include "save.h"
@@ -589,7 +590,8 @@ static bool ds_request_closes(const struct smbd_smb2_request *req,
 	return false;
 }
 
-bool ds_resume_is_closing(struct ds_restore *restore, uint64_t volatile_id)
+static bool ds_resume_is_closing(struct ds_restore *restore,
+				 uint64_t volatile_id)
 {
 	const struct smbXsrv_connection *xconn = NULL;
 	const struct smbd_smb2_request *req = NULL;
@@ -612,32 +614,131 @@ bool ds_resume_is_closing(struct ds_restore *restore, uint64_t volatile_id)
 }
 
 /*
- * [MS-SMB2] 2.2.16, without attributes, which the file has no more
+ * [MS-SMB2] 2.2.16: of a file that is still there with its attributes
  */
+static void ds_resume_close_body(struct connection_struct *conn,
+				 const struct ds_open *record,
+				 uint8_t *body)
+{
+	enum timestamp_set_resolution res = conn->ts_res;
+	struct smb_filename *name = NULL;
+	struct timespec create_time;
+	struct timespec change_time;
+	SMB_STRUCT_STAT *st = NULL;
+	NTSTATUS status;
+
+	status = synthetic_pathref(talloc_tos(),
+				   conn->cwd_fsp,
+				   record->base_name,
+				   record->stream_name,
+				   NULL,
+				   record->twrp,
+				   record->name_flags,
+				   &name);
+	if (!NT_STATUS_IS_OK(status)) {
+		return;
+	}
+	st = &name->st;
+	create_time = get_create_timespec(conn, NULL, name);
+	change_time = get_change_timespec(conn, NULL, name);
+
+	SSVAL(body, 0x02, SMB2_CLOSE_FLAGS_FULL_INFORMATION);
+	put_long_date_full_timespec(res, (char *)body + 0x08, &create_time);
+	put_long_date_full_timespec(res, (char *)body + 0x10, &st->st_ex_atime);
+	put_long_date_full_timespec(res, (char *)body + 0x18, &st->st_ex_mtime);
+	put_long_date_full_timespec(res, (char *)body + 0x20, &change_time);
+	SBVAL(body, 0x28, SMB_VFS_GET_ALLOC_SIZE(conn, NULL, st));
+	if (!S_ISDIR(st->st_ex_mode)) {
+		SBVAL(body, 0x30, get_file_size_stat(st));
+	}
+	SIVAL(body, 0x38, fdos_mode(name->fsp));
+	TALLOC_FREE(name);
+}
+
+bool ds_resume_closing(struct ds_restore *restore,
+		       struct connection_struct *conn,
+		       const struct ds_open *record,
+		       uint64_t volatile_id)
+{
+	struct ds_closed *closed = NULL;
+
+	if (!ds_resume_is_closing(restore, volatile_id)) {
+		return false;
+	}
+	closed = talloc_realloc(restore,
+				restore->closed,
+				struct ds_closed,
+				restore->num_closed + 1);
+	if (closed == NULL) {
+		return true;
+	}
+	restore->closed = closed;
+	closed += restore->num_closed;
+	restore->num_closed += 1;
+	*closed = (struct ds_closed) { .volatile_id = volatile_id, };
+	SSVAL(closed->body, 0x00, sizeof(closed->body));
+
+	if ((conn != NULL) &&
+	    change_to_user_and_service(conn, record->session_id))
+	{
+		ds_resume_close_body(conn, record, closed->body);
+	}
+	return true;
+}
+
+static const struct ds_closed *ds_resume_closed(uint64_t volatile_id)
+{
+	const struct ds_restore *restore = ds_child_restoring();
+	size_t i;
+
+	for (i = 0; (restore != NULL) && (i < restore->num_closed); i++) {
+		if (restore->closed[i].volatile_id == volatile_id) {
+			return &restore->closed[i];
+		}
+	}
+	return NULL;
+}
+
 static bool ds_resume_answer_close(struct smbd_smb2_request *req,
 				   DATA_BLOB *out)
 {
 	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
-	struct smbXsrv_open *op = NULL;
+	const struct ds_closed *closed = NULL;
 	NTSTATUS status;
 
 	status = smbd_smb2_request_verify_sizes(req, 0x18);
 	if (!NT_STATUS_IS_OK(status)) {
 		return false;
 	}
-	status = smb2srv_open_lookup(req->xconn,
-				     BVAL(body, 0x08),
-				     BVAL(body, 0x10),
-				     0,
-				     &op);
-	if (NT_STATUS_IS_OK(status)) {
+	closed = ds_resume_closed(BVAL(body, 0x10));
+	if (closed == NULL) {
 		return false;
 	}
-	*out = data_blob_talloc_zero(req, 0x3C);
-	if (out->data != NULL) {
-		SSVAL(out->data, 0x00, 0x3C);
+	*out = data_blob_talloc(req, closed->body, sizeof(closed->body));
+	if ((out->data != NULL) &&
+	    !(SVAL(body, 0x02) & SMB2_CLOSE_FLAGS_FULL_INFORMATION))
+	{
+		memset(out->data + 0x02, 0, out->length - 0x02);
 	}
 	return true;
+}
+
+/*
+ * The end of a watch with its directory
+ */
+static bool ds_resume_answer_notify(struct smbd_smb2_request *req)
+{
+	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
+	NTSTATUS status;
+
+	status = smbd_smb2_request_verify_sizes(req, 0x20);
+	if (!NT_STATUS_IS_OK(status) ||
+	    (ds_resume_closed(BVAL(body, 0x10)) == NULL))
+	{
+		return false;
+	}
+	status = smbd_smb2_request_error(req, NT_STATUS_NOTIFY_CLEANUP);
+	return NT_STATUS_IS_OK(status);
 }
 
 /*
@@ -716,6 +817,8 @@ bool ds_resume_answer(struct smbd_smb2_request *req)
 	case SMB2_OP_BREAK:
 		done = ds_resume_answer_lease(req, &out);
 		break;
+	case SMB2_OP_NOTIFY:
+		return ds_resume_answer_notify(req);
 	}
 	if (!done || (out.data == NULL)) {
 		return false;
@@ -745,7 +848,9 @@ static int ds_resume_openat(struct files_struct *fsp,
 		return -1;
 	}
 	file_id = vfs_file_id_from_sbuf(fsp->conn, &fsp->fsp_name->st);
-	if (!file_id_equal(&file_id, &fsp->file_id)) {
+	if ((file_id.devid != fsp->file_id.devid) ||
+	    (file_id.inode != fsp->file_id.inode))
+	{
 		/* another file has its name */
 		fd_close(fsp);
 		errno = ENOENT;
@@ -796,6 +901,10 @@ NTSTATUS ds_resume_fd(struct files_struct *fsp, const struct ds_open *record)
 	int err;
 
 	fsp->file_id = record->file_id;
+	if (record->stream_name != NULL) {
+		/* it is the file that the stream belongs to */
+		fsp->file_id.extid = 0;
+	}
 	become_root();
 	fd = ds_resume_openat(fsp, &how);
 	if ((fd == -1) && (errno == ENOENT) && ds_resume_renamed(fsp)) {

@@ -28,6 +28,7 @@
 #include "save.h"
 
 struct ds_restore;
+struct connection_struct;
 struct ds_open;
 struct files_struct;
 struct smbXsrv_connection;
@@ -83,9 +84,13 @@ NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data);
 void ds_resume_undo(struct ds_restore *restore);
 
 /*
- * Is a request being run again that closes it? Then it may be closed already.
+ * An open cannot be brought back. True if a request is being run again that
+ * closes it: then it was closed already, and is not lost. conn may be NULL.
  */
-bool ds_resume_is_closing(struct ds_restore *restore, uint64_t volatile_id);
+bool ds_resume_closing(struct ds_restore *restore,
+		       struct connection_struct *conn,
+		       const struct ds_open *record,
+		       uint64_t volatile_id);
 
 /*
  * A request that is run again has done what it was to do, and nothing is left

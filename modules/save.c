@@ -777,9 +777,38 @@ uint8_t *ds_save_received(struct smbd_smb2_request *req,
 	return pdu;
 }
 
+/*
+ * A CANCEL has no answer that could be waited for: it belongs to the request
+ * that it is for, found as smbd_smb2_request_process_cancel() does.
+ */
+static void ds_save_cancel(const struct smbd_smb2_request *cancel)
+{
+	const uint8_t *inhdr = SMBD_SMB2_IN_HDR_PTR(cancel);
+	/* the async id is in its place */
+	size_t ofs = (IVAL(inhdr, SMB2_HDR_FLAGS) & SMB2_HDR_FLAG_ASYNC) ?
+		SMB2_HDR_ASYNC_ID : SMB2_HDR_MESSAGE_ID;
+	struct smbd_smb2_request *req = NULL;
+
+	for (req = cancel->xconn->smb2.requests;
+	     req != NULL;
+	     req = req->next) {
+		struct ds_slot *slot = req->durable;
+		const uint8_t *outhdr = NULL;
+
+		if ((req == cancel) || (slot == NULL)) {
+			continue;
+		}
+		outhdr = SMBD_SMB2_OUT_HDR_PTR(req);
+		if (BVAL(outhdr, ofs) == BVAL(inhdr, ofs)) {
+			slot->flags |= DS_SLOT_CANCELLED;
+		}
+	}
+}
+
 void ds_save_started(struct smbd_smb2_request *req)
 {
 	struct ds_save_channel *ch = ds_save_channel(req->xconn);
+	uint16_t opcode = SVAL(SMBD_SMB2_IN_HDR_PTR(req), SMB2_HDR_OPCODE);
 	const struct ds_reading *reading = NULL;
 	const uint8_t *pdu = NULL;
 	size_t length;
@@ -792,8 +821,7 @@ void ds_save_started(struct smbd_smb2_request *req)
 	if (req->durable != NULL) {
 		/* once more, or the next one of a compound */
 		ds_save->current = req->durable;
-		ds_fault(DS_FAULT_STARTED,
-			 SVAL(SMBD_SMB2_IN_HDR_PTR(req), SMB2_HDR_OPCODE));
+		ds_fault(DS_FAULT_STARTED, opcode);
 		return;
 	}
 	reading = &ch->block->reading;
@@ -830,8 +858,10 @@ void ds_save_started(struct smbd_smb2_request *req)
 		ret = ds_save_window(ch);
 	}
 	ds_save_commit(ret);
-	ds_fault(DS_FAULT_STARTED,
-		 SVAL(SMBD_SMB2_IN_HDR_PTR(req), SMB2_HDR_OPCODE));
+	ds_fault(DS_FAULT_STARTED, opcode);
+	if (opcode == SMB2_OP_CANCEL) {
+		ds_save_cancel(req);
+	}
 }
 
 /* ---- completed */
@@ -959,6 +989,7 @@ static int ds_save_put_changes(struct smbd_smb2_request *req, int idx)
 	case SMB2_OP_READ:
 	case SMB2_OP_WRITE:
 	case SMB2_OP_FLUSH:
+	case SMB2_OP_IOCTL:
 		if ((fsp == NULL) || ds_vfs_is_saved(fsp)) {
 			return 0;
 		}
@@ -1267,7 +1298,7 @@ const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 		return NULL;
 	}
 	slot = req->durable;
-	slot->flags |= old->flags & DS_SLOT_LOST;
+	slot->flags |= old->flags & (DS_SLOT_LOST | DS_SLOT_CANCELLED);
 	slot->async_id = old->async_id;
 	slot->interim = old->interim;
 	slot->crashes = old->crashes;
@@ -1280,6 +1311,13 @@ bool ds_save_is_again(const struct smbd_smb2_request *req)
 	const struct ds_slot *slot = req->durable;
 
 	return (slot != NULL) && slot->again;
+}
+
+bool ds_save_is_cancelled(const struct smbd_smb2_request *req)
+{
+	const struct ds_slot *slot = req->durable;
+
+	return (slot != NULL) && (slot->flags & DS_SLOT_CANCELLED);
 }
 
 static int ds_save_channel_destructor(struct ds_save_channel *ch)

@@ -100,6 +100,8 @@ enum ds_slot_flags {
 	DS_SLOT_RECORD	= 0x04,
 	/* it has made names: DS_RECORD_EFFECT */
 	DS_SLOT_EFFECT	= 0x08,
+	/* a CANCEL has come for it */
+	DS_SLOT_CANCELLED = 0x10,
 };
 
 /* A request that is not answered */
@@ -168,8 +170,9 @@ const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 			     const uint8_t *pdu,
 			     const struct ds_slot *slot);
 
-/* Is it such a request? */
+/* Is it such a request? Was it cancelled then? */
 bool ds_save_is_again(const struct smbd_smb2_request *req);
+bool ds_save_is_cancelled(const struct smbd_smb2_request *req);
 
 /*
  * From here on the image is current. Called when all of the client that there

@@ -220,11 +220,22 @@ static NTSTATUS ds_vfs_create_file(struct vfs_handle_struct *handle,
 					out_blobs);
 }
 
+static struct tevent_req *ds_vfs_offload_read_send(
+	TALLOC_CTX *mem_ctx,
+	struct tevent_context *ev,
+	struct vfs_handle_struct *handle,
+	struct files_struct *fsp,
+	uint32_t fsctl,
+	uint32_t ttl,
+	off_t offset,
+	size_t to_copy);
+
 static struct vfs_fn_pointers ds_vfs_fns = {
 	.openat_fn = ds_vfs_openat,
 	.mkdirat_fn = ds_vfs_mkdirat,
 	.renameat_fn = ds_vfs_renameat,
 	.linkat_fn = ds_vfs_linkat,
+	.offload_read_send_fn = ds_vfs_offload_read_send,
 	.create_file_fn = ds_vfs_create_file,
 };
 
@@ -246,15 +257,19 @@ static struct vfs_handle_struct *ds_vfs_handle(struct connection_struct *conn)
  * Of an open that the image has
  */
 struct ds_vfs_open {
+	/* 0: not yet */
 	uint64_t persistent_id;
 	uint32_t flags;
+	bool has_resume_key;
 };
 
 static void ds_vfs_open_destroy(void *private_data)
 {
 	struct ds_vfs_open *open = private_data;
 
-	ds_save_closed(open->persistent_id);
+	if (open->persistent_id != 0) {
+		ds_save_closed(open->persistent_id);
+	}
 }
 
 static struct ds_vfs_open *ds_vfs_open(struct files_struct *fsp)
@@ -267,7 +282,7 @@ static struct ds_vfs_open *ds_vfs_open(struct files_struct *fsp)
 	return VFS_FETCH_FSP_EXTENSION(handle, fsp);
 }
 
-void ds_vfs_saved(struct files_struct *fsp)
+static struct ds_vfs_open *ds_vfs_add_open(struct files_struct *fsp)
 {
 	struct vfs_handle_struct *handle = ds_vfs_handle(fsp->conn);
 	struct ds_vfs_open *open = ds_vfs_open(fsp);
@@ -276,6 +291,46 @@ void ds_vfs_saved(struct files_struct *fsp)
 		open = VFS_ADD_FSP_EXTENSION(
 			handle, fsp, struct ds_vfs_open, ds_vfs_open_destroy);
 	}
+	return open;
+}
+
+bool ds_vfs_has_resume_key(struct files_struct *fsp)
+{
+	const struct ds_vfs_open *open = ds_vfs_open(fsp);
+
+	return (open != NULL) && open->has_resume_key;
+}
+
+/*
+ * vfs_default keeps the key in its memory; it is made of the ids of the open.
+ */
+static struct tevent_req *ds_vfs_offload_read_send(
+	TALLOC_CTX *mem_ctx,
+	struct tevent_context *ev,
+	struct vfs_handle_struct *handle,
+	struct files_struct *fsp,
+	uint32_t fsctl,
+	uint32_t ttl,
+	off_t offset,
+	size_t to_copy)
+{
+	if ((fsctl == FSCTL_SRV_REQUEST_RESUME_KEY) && (fsp->op != NULL)) {
+		struct ds_vfs_open *open = ds_vfs_add_open(fsp);
+
+		if (open != NULL) {
+			open->has_resume_key = true;
+			/* the image does not know */
+			open->flags = ~ds_fsp_flags(fsp);
+		}
+	}
+	return SMB_VFS_NEXT_OFFLOAD_READ_SEND(
+		mem_ctx, ev, handle, fsp, fsctl, ttl, offset, to_copy);
+}
+
+void ds_vfs_saved(struct files_struct *fsp)
+{
+	struct ds_vfs_open *open = ds_vfs_add_open(fsp);
+
 	if (open != NULL) {
 		open->persistent_id = fsp->op->global->open_persistent_id;
 		open->flags = ds_fsp_flags(fsp);
@@ -284,7 +339,9 @@ void ds_vfs_saved(struct files_struct *fsp)
 
 bool ds_vfs_is_known(struct files_struct *fsp)
 {
-	return (ds_vfs_open(fsp) != NULL);
+	const struct ds_vfs_open *open = ds_vfs_open(fsp);
+
+	return (open != NULL) && (open->persistent_id != 0);
 }
 
 bool ds_vfs_is_saved(struct files_struct *fsp)
