@@ -350,6 +350,7 @@ static NTSTATUS ds_child_issue(struct smbd_smb2_request *req)
 {
 	struct ds_later *later = NULL;
 
+	ds_resume_chain(req);
 	if (!ds_create_is_behind(req)) {
 		bool cancelled = ds_save_is_cancelled(req);
 		struct smbXsrv_connection *xconn = req->xconn;

@@ -61,6 +61,7 @@ static void ds_effect_save(struct connection_struct *conn,
 	effect->session_id = conn->tcon->global->session_global_id;
 	effect->tcon_id = conn->cnum;
 	effect->when = timeval_to_nttime(&now);
+	effect->compound = ds_save_in_compound();
 	ds_save_effect(effect);
 }
 
@@ -199,7 +200,8 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 	ctime = full_timespec_to_nt_time(&name.st.st_ex_ctime);
 	if ((directory ? !S_ISDIR(name.st.st_ex_mode) :
 			 (!S_ISREG(name.st.st_ex_mode) ||
-			  (name.st.st_ex_size != 0))) ||
+			  ((name.st.st_ex_size != 0) &&
+			   !effect->compound))) ||
 	    (ctime + tick < effect->when) ||
 	    ds_effect_is_used(restore, file_id))
 	{

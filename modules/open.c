@@ -207,6 +207,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 	record.fsp_flags = ds_fsp_flags(fsp);
 	if (fd_fsp != fsp) {
 		record.base_share_file_id = fh_get_gen_id(fd_fsp->fh);
+		record.base_file_id = fd_fsp->file_id;
 		record.base_access_mask = fd_fsp->access_mask;
 		record.base_fsp_flags = ds_fsp_flags(fd_fsp);
 	}

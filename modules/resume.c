@@ -412,6 +412,49 @@ static NTSTATUS ds_resume_check(struct ds_restore *restore,
 	return NT_STATUS_OK;
 }
 
+/*
+ * The first parts of a compound were answered when one of them had to wait,
+ * as smbd_smb2_request_pending_queue() does it.
+ */
+static NTSTATUS ds_resume_parts(struct smbd_smb2_request *req,
+				const struct ds_slot *slot)
+{
+	size_t first = 1 + slot->num_parts * SMBD_SMB2_NUM_IOV_PER_REQ;
+	size_t num = req->in.vector_count;
+
+	if (slot->parts == 0) {
+		return NT_STATUS_OK;
+	}
+	if ((slot->num_parts >= num) || (first >= num)) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	memmove(&req->in.vector[1],
+		&req->in.vector[first],
+		(num - first) * sizeof(req->in.vector[0]));
+	req->in.vector_count = 1 + num - first;
+	req->last_session_id = slot->last_session_id;
+	req->last_tid = slot->last_tid;
+	return NT_STATUS_OK;
+}
+
+void ds_resume_chain(struct smbd_smb2_request *req)
+{
+	const struct ds_slot *slot = req->durable;
+	struct files_struct *fsp = NULL;
+
+	if ((slot == NULL) || (slot->parts == 0) || (slot->chain_open == 0)) {
+		return;
+	}
+	for (fsp = req->sconn->files; fsp != NULL; fsp = fsp->next) {
+		if ((fsp->op != NULL) &&
+		    (fsp->op->global->open_persistent_id == slot->chain_open))
+		{
+			req->compat_chain_fsp = fsp;
+			break;
+		}
+	}
+}
+
 static NTSTATUS ds_resume_request(struct ds_restore *restore,
 				  struct smbXsrv_connection *xconn,
 				  const struct ds_slot *slot)
@@ -448,6 +491,9 @@ static NTSTATUS ds_resume_request(struct ds_restore *restore,
 						&req->in.vector,
 						&req->in.vector_count);
 	if (NT_STATUS_IS_OK(status)) {
+		status = ds_resume_parts(req, slot);
+	}
+	if (NT_STATUS_IS_OK(status)) {
 		/* its message ids are counted */
 		req->current_idx = 1;
 		status = ds_resume_check(restore, req, slot);
@@ -466,6 +512,16 @@ static NTSTATUS ds_resume_request(struct ds_restore *restore,
 		      SMB2_HDR_FLAGS,
 		      IVAL(outhdr, SMB2_HDR_FLAGS) | SMB2_HDR_FLAG_ASYNC);
 		SBVAL(outhdr, SMB2_HDR_ASYNC_ID, slot->async_id);
+	}
+	if (slot->parts != 0) {
+		uint8_t *outhdr = SMBD_SMB2_OUT_HDR_PTR(req);
+
+		if (req->in.vector_count == 1 + SMBD_SMB2_NUM_IOV_PER_REQ) {
+			SIVAL(outhdr,
+			      SMB2_HDR_FLAGS,
+			      IVAL(outhdr, SMB2_HDR_FLAGS) &
+				      ~SMB2_HDR_FLAG_CHAINED);
+		}
 	}
 	return NT_STATUS_OK;
 }
@@ -506,6 +562,9 @@ NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data)
 		if (slot.interim > rc->stream.completed) {
 			/* it was never sent */
 			slot.interim = 0;
+		}
+		if (slot.parts > rc->stream.completed) {
+			slot.parts = 0;
 		}
 		if (slot.interim == 0) {
 			/* those that wait for others are not the reason */
@@ -848,9 +907,7 @@ static int ds_resume_openat(struct files_struct *fsp,
 		return -1;
 	}
 	file_id = vfs_file_id_from_sbuf(fsp->conn, &fsp->fsp_name->st);
-	if ((file_id.devid != fsp->file_id.devid) ||
-	    (file_id.inode != fsp->file_id.inode))
-	{
+	if (!file_id_equal(&file_id, &fsp->file_id)) {
 		/* another file has its name */
 		fd_close(fsp);
 		errno = ENOENT;
@@ -900,11 +957,8 @@ NTSTATUS ds_resume_fd(struct files_struct *fsp, const struct ds_open *record)
 	int fd;
 	int err;
 
-	fsp->file_id = record->file_id;
-	if (record->stream_name != NULL) {
-		/* it is the file that the stream belongs to */
-		fsp->file_id.extid = 0;
-	}
+	fsp->file_id = (record->stream_name == NULL) ?
+		record->file_id : record->base_file_id;
 	become_root();
 	fd = ds_resume_openat(fsp, &how);
 	if ((fd == -1) && (errno == ENOENT) && ds_resume_renamed(fsp)) {

@@ -93,6 +93,12 @@ bool ds_resume_closing(struct ds_restore *restore,
 		       uint64_t volatile_id);
 
 /*
+ * The rest of a compound goes on with the open of its first parts. After
+ * opens.
+ */
+void ds_resume_chain(struct smbd_smb2_request *req);
+
+/*
  * A request that is run again has done what it was to do, and nothing is left
  * to do it with: the answer is queued. False if it has to be dispatched. The
  * hook child_done.

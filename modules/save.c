@@ -107,6 +107,7 @@ static struct ds_save {
 
 	/* of the request that was dispatched last, NULL if it is done */
 	struct ds_slot *current;
+	bool current_is_compound;
 	struct ds_save_effect *effects;
 	uint64_t next_effect;
 
@@ -397,6 +398,12 @@ static void ds_save_fault(enum ds_fault fault)
 			}
 		}
 	}
+}
+
+bool ds_save_in_compound(void)
+{
+	return ds_save_running() && (ds_save->current != NULL) &&
+	       ds_save->current_is_compound;
 }
 
 void ds_save_effected(void)
@@ -777,6 +784,13 @@ uint8_t *ds_save_received(struct smbd_smb2_request *req,
 	return pdu;
 }
 
+static void ds_save_set_current(const struct smbd_smb2_request *req)
+{
+	ds_save->current = req->durable;
+	ds_save->current_is_compound =
+		(req->in.vector_count > 1 + SMBD_SMB2_NUM_IOV_PER_REQ);
+}
+
 /*
  * A CANCEL has no answer that could be waited for: it belongs to the request
  * that it is for, found as smbd_smb2_request_process_cancel() does.
@@ -820,7 +834,7 @@ void ds_save_started(struct smbd_smb2_request *req)
 	}
 	if (req->durable != NULL) {
 		/* once more, or the next one of a compound */
-		ds_save->current = req->durable;
+		ds_save_set_current(req);
 		ds_fault(DS_FAULT_STARTED, opcode);
 		return;
 	}
@@ -851,7 +865,7 @@ void ds_save_started(struct smbd_smb2_request *req)
 		struct ds_slot *slot = req->durable;
 
 		slot->crashes = reading->crashes;
-		ds_save->current = slot;
+		ds_save_set_current(req);
 	}
 	ch->stream.received += NBT_HDR_SIZE + length;
 	if (ret == 0) {
@@ -1023,9 +1037,6 @@ static int ds_save_interim(struct ds_save_channel *ch, size_t length)
 			continue;
 		}
 		slot->async_id = BVAL(outhdr, SMB2_HDR_ASYNC_ID);
-		if (req->in.vector_count > 1 + SMBD_SMB2_NUM_IOV_PER_REQ) {
-			slot->flags |= DS_SLOT_LOST;
-		}
 		/* counts with the commit */
 		slot->interim = ch->stream.completed + length;
 
@@ -1036,6 +1047,50 @@ static int ds_save_interim(struct ds_save_channel *ch, size_t length)
 				return ret;
 			}
 		}
+	}
+	return 0;
+}
+
+/*
+ * The first parts of a compound are answered by a copy of the request, which
+ * has nothing of what came in.
+ */
+static int ds_save_parts(struct ds_save_channel *ch,
+			 struct smbd_smb2_request *copy,
+			 size_t length)
+{
+	uint64_t mid = BVAL(SMBD_SMB2_IDX_HDR_IOV(copy, out, 1)->iov_base,
+			    SMB2_HDR_MESSAGE_ID);
+	struct smbd_smb2_request *req = NULL;
+
+	for (req = ch->xconn->smb2.requests; req != NULL; req = req->next) {
+		const uint8_t *inhdr = NULL;
+		struct ds_slot *slot = req->durable;
+		struct files_struct *fsp = req->compat_chain_fsp;
+
+		if ((slot == NULL) || (req->current_idx <= 1)) {
+			continue;
+		}
+		inhdr = SMBD_SMB2_IDX_HDR_IOV(req, in, 1)->iov_base;
+		if (BVAL(inhdr, SMB2_HDR_MESSAGE_ID) != mid) {
+			continue;
+		}
+		slot->num_parts = (req->current_idx - 1) /
+				  SMBD_SMB2_NUM_IOV_PER_REQ;
+		slot->last_session_id = req->last_session_id;
+		slot->last_tid = req->last_tid;
+		slot->chain_open = ((fsp != NULL) && (fsp->op != NULL)) ?
+			fsp->op->global->open_persistent_id : 0;
+		/* counts with the commit, as do the names that they made */
+		slot->parts = ch->stream.completed + length;
+		if (slot->flags & DS_SLOT_EFFECT) {
+			int ret = ds_save_drop_effects(slot);
+
+			if (ret != 0) {
+				return ret;
+			}
+		}
+		return ds_save_put_opens(NULL);
 	}
 	return 0;
 }
@@ -1082,6 +1137,9 @@ static int ds_save_put_entry(struct ds_save_channel *ch,
 		*answered = req;
 	} else {
 		ret = ds_save_interim(ch, length);
+		if ((ret == 0) && (req != NULL) && (req->out.vector_count > 1)) {
+			ret = ds_save_parts(ch, req, length);
+		}
 		if (ret == 0) {
 			/* or it is a break */
 			ret = ds_save_put_opens(ds_save_has_break);
@@ -1301,6 +1359,11 @@ const uint8_t *ds_save_again(struct smbd_smb2_request *req,
 	slot->flags |= old->flags & (DS_SLOT_LOST | DS_SLOT_CANCELLED);
 	slot->async_id = old->async_id;
 	slot->interim = old->interim;
+	slot->parts = old->parts;
+	slot->num_parts = old->num_parts;
+	slot->last_session_id = old->last_session_id;
+	slot->last_tid = old->last_tid;
+	slot->chain_open = old->chain_open;
 	slot->crashes = old->crashes;
 	slot->again = true;
 	return copy;

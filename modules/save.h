@@ -121,6 +121,15 @@ struct ds_slot {
 	uint64_t interim;
 	uint64_t answered;
 	uint64_t async_id;
+	/*
+	 * The same of the first parts of a compound, how many they are, and
+	 * what the others need of them
+	 */
+	uint64_t parts;
+	uint64_t last_session_id;
+	uint64_t chain_open;
+	uint32_t last_tid;
+	uint32_t num_parts;
 	/* processes that have ended over it */
 	uint32_t crashes;
 	/* it was received by another process */
@@ -222,6 +231,8 @@ void ds_save_closed(uint64_t persistent_id);
 struct ds_effect;
 void ds_save_effect(const struct ds_effect *effect);
 void ds_save_effected(void);
+/* Is that request a compound? */
+bool ds_save_in_compound(void);
 void ds_save_once(void);
 /* Nobody may go on with what is being taken down */
 void ds_save_exit(void);
