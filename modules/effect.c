@@ -112,6 +112,33 @@ void ds_effect_name(struct connection_struct *conn,
 	TALLOC_FREE(frame);
 }
 
+void ds_effect_unlink(struct connection_struct *conn,
+		      const struct files_struct *dirfsp,
+		      const struct smb_filename *smb_fname)
+{
+	TALLOC_CTX *frame = NULL;
+	struct ds_effect effect = { .kind = DS_EFFECT_UNLINK, };
+	SMB_STRUCT_STAT st;
+	int ret;
+
+	if (!ds_save_in_compound() || (conn->tcon == NULL)) {
+		return;
+	}
+	frame = talloc_stackframe();
+	ret = SMB_VFS_FSTATAT(
+		conn, dirfsp, smb_fname, &st, AT_SYMLINK_NOFOLLOW);
+	effect.name = ds_effect_path(frame, dirfsp, smb_fname);
+	effect.former_name = effect.name;
+	if ((ret == 0) && (effect.name != NULL)) {
+		effect.file_id = vfs_file_id_from_sbuf(conn, &st);
+		effect.mode = st.st_ex_mode;
+		effect.uid = st.st_ex_uid;
+		effect.gid = st.st_ex_gid;
+		ds_effect_save(conn, &effect);
+	}
+	TALLOC_FREE(frame);
+}
+
 /* ---- after the process was killed */
 
 struct ds_effect_opens {
@@ -271,6 +298,52 @@ static void ds_effect_undo_name(struct connection_struct *conn,
 	}
 }
 
+/*
+ * What was in it is gone, as it was meant to be: something that can be opened
+ * and removed once more is enough.
+ */
+static void ds_effect_undo_unlink(struct connection_struct *conn,
+				  const struct ds_effect *effect)
+{
+	char *path = talloc_asprintf(talloc_tos(),
+				     "%s/%s",
+				     conn->connectpath,
+				     effect->name);
+	struct smb_filename name = {
+		.base_name = discard_const_p(char, effect->name),
+	};
+	int ret;
+	int fd = -1;
+
+	if (path == NULL) {
+		return;
+	}
+	if (S_ISDIR(effect->mode)) {
+		ret = SMB_VFS_MKDIRAT(
+			conn, conn->cwd_fsp, &name, effect->mode & 07777);
+		fd = (ret == 0) ? open(path, O_RDONLY | O_NOFOLLOW) : -1;
+	} else if (S_ISREG(effect->mode)) {
+		fd = open(path,
+			  O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC,
+			  0);
+	}
+	if (fd != -1) {
+		if ((fchown(fd, effect->uid, effect->gid) == -1) ||
+		    (fchmod(fd, effect->mode & 07777) == -1))
+		{
+			DBG_WARNING("%s, to be removed again: %s\n",
+				    effect->name,
+				    strerror(errno));
+		}
+		close(fd);
+	} else if (errno != EEXIST) {
+		DBG_WARNING("cannot make %s, to be removed again: %s\n",
+			    effect->name,
+			    strerror(errno));
+	}
+	TALLOC_FREE(path);
+}
+
 void ds_effect_undo(struct ds_restore *restore,
 		    const struct ds_effect *effect)
 {
@@ -296,6 +369,9 @@ void ds_effect_undo(struct ds_restore *restore,
 	case DS_EFFECT_RENAME:
 	case DS_EFFECT_LINK:
 		ds_effect_undo_name(conn, effect);
+		break;
+	case DS_EFFECT_UNLINK:
+		ds_effect_undo_unlink(conn, effect);
 		break;
 	}
 	unbecome_root();

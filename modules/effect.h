@@ -30,7 +30,9 @@
  * it is run again. Everything else that requests do can be done twice.
  *
  * From the VFS, before the name is made: a regular file or a directory, a
- * new name of a file, a link to it.
+ * new name of a file, a link to it. Before the name is removed: by a compound
+ * only, which has opened it by its name; to a CLOSE that finds nothing more
+ * to do there is an answer (resume.h).
  */
 struct connection_struct;
 struct files_struct;
@@ -47,6 +49,10 @@ void ds_effect_name(struct connection_struct *conn,
 		    const struct files_struct *dstfsp,
 		    const struct smb_filename *dst,
 		    enum ds_effect_kind kind);
+
+void ds_effect_unlink(struct connection_struct *conn,
+		      const struct files_struct *dirfsp,
+		      const struct smb_filename *smb_fname);
 
 /*
  * Undo it, if it was done, and if nobody else has made something of it. An

@@ -783,20 +783,27 @@ static bool ds_resume_answer_close(struct smbd_smb2_request *req,
 }
 
 /*
- * The end of a watch with its directory
+ * It waited, so it had an open, which was closed since: what a request is
+ * then answered with.
  */
-static bool ds_resume_answer_notify(struct smbd_smb2_request *req)
+static bool ds_resume_answer_waiting(struct smbd_smb2_request *req,
+				     NTSTATUS answer)
 {
+	const struct ds_slot *slot = req->durable;
 	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
+	struct smbXsrv_open *op = NULL;
 	NTSTATUS status;
 
-	status = smbd_smb2_request_verify_sizes(req, 0x20);
-	if (!NT_STATUS_IS_OK(status) ||
-	    (ds_resume_closed(BVAL(body, 0x10)) == NULL))
-	{
+	if ((slot->interim == 0) || (SMBD_SMB2_IN_BODY_LEN(req) < 0x18)) {
 		return false;
 	}
-	status = smbd_smb2_request_error(req, NT_STATUS_NOTIFY_CLEANUP);
+	/* the file id is where it is in both */
+	status = smb2srv_open_lookup(
+		req->xconn, BVAL(body, 0x08), BVAL(body, 0x10), 0, &op);
+	if (NT_STATUS_IS_OK(status)) {
+		return false;
+	}
+	status = smbd_smb2_request_error(req, answer);
 	return NT_STATUS_IS_OK(status);
 }
 
@@ -877,7 +884,11 @@ bool ds_resume_answer(struct smbd_smb2_request *req)
 		done = ds_resume_answer_lease(req, &out);
 		break;
 	case SMB2_OP_NOTIFY:
-		return ds_resume_answer_notify(req);
+		return ds_resume_answer_waiting(
+			req, NT_STATUS_NOTIFY_CLEANUP);
+	case SMB2_OP_LOCK:
+		return ds_resume_answer_waiting(
+			req, NT_STATUS_RANGE_NOT_LOCKED);
 	}
 	if (!done || (out.data == NULL)) {
 		return false;

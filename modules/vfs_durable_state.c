@@ -115,6 +115,21 @@ static int ds_vfs_renameat(struct vfs_handle_struct *handle,
 	return ret;
 }
 
+static int ds_vfs_unlinkat(struct vfs_handle_struct *handle,
+			   struct files_struct *dirfsp,
+			   const struct smb_filename *smb_fname,
+			   int flags)
+{
+	int ret;
+
+	if (smb_fname->stream_name == NULL) {
+		ds_effect_unlink(handle->conn, dirfsp, smb_fname);
+	}
+	ret = SMB_VFS_NEXT_UNLINKAT(handle, dirfsp, smb_fname, flags);
+	ds_save_effected();
+	return ret;
+}
+
 static int ds_vfs_linkat(struct vfs_handle_struct *handle,
 			 struct files_struct *srcfsp,
 			 const struct smb_filename *src,
@@ -234,6 +249,7 @@ static struct vfs_fn_pointers ds_vfs_fns = {
 	.openat_fn = ds_vfs_openat,
 	.mkdirat_fn = ds_vfs_mkdirat,
 	.renameat_fn = ds_vfs_renameat,
+	.unlinkat_fn = ds_vfs_unlinkat,
 	.linkat_fn = ds_vfs_linkat,
 	.offload_read_send_fn = ds_vfs_offload_read_send,
 	.create_file_fn = ds_vfs_create_file,
