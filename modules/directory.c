@@ -23,6 +23,7 @@
 #include "smbd/dir.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
+#include "save.h"
 
 void ds_capture_scan(TALLOC_CTX *mem_ctx,
 		     const struct files_struct *fsp,
@@ -96,6 +97,8 @@ NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 {
 	struct change_notify_state state;
 	struct ds_notify *notify = NULL;
+	struct timeval now = timeval_current();
+	NTTIME ctime;
 	int i;
 	NTSTATUS status;
 
@@ -107,6 +110,13 @@ NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 		return status;
 	}
 
+	ctime = full_timespec_to_nt_time(&fsp->fsp_name->st.st_ex_ctime);
+	if (ctime + DS_TICK > timeval_to_nttime(&now)) {
+		/* a change that follows may have the same time */
+		ctime = 0;
+		ds_save_again_soon();
+	}
+
 	notify = talloc(mem_ctx, struct ds_notify);
 	if (notify == NULL) {
 		return NT_STATUS_NO_MEMORY;
@@ -116,8 +126,7 @@ NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 		.subdir_filter = state.subdir_filter,
 		.max_buffer_size = state.max_buffer_size,
 		.overrun = (state.num_changes == -1),
-		.ctime = full_timespec_to_nt_time(
-			&fsp->fsp_name->st.st_ex_ctime),
+		.ctime = ctime,
 	};
 	if (state.num_changes > 0) {
 		notify->changes = talloc_zero_array(

@@ -31,12 +31,6 @@
 #include "records.h"
 #include "save.h"
 
-/*
- * How much older than the clock a file's time may be: the kernel takes that
- * of its last tick.
- */
-#define DS_EFFECT_TICK_MS 20
-
 /* ---- before */
 
 static char *ds_effect_path(TALLOC_CTX *mem_ctx,
@@ -134,6 +128,7 @@ void ds_effect_unlink(struct connection_struct *conn,
 		effect.mode = st.st_ex_mode;
 		effect.uid = st.st_ex_uid;
 		effect.gid = st.st_ex_gid;
+		effect.size = st.st_ex_size;
 		ds_effect_save(conn, &effect);
 	}
 	TALLOC_FREE(frame);
@@ -212,7 +207,6 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 		.base_name = discard_const_p(char, effect->name),
 	};
 	bool directory = (effect->kind == DS_EFFECT_DIRECTORY);
-	NTTIME tick = DS_EFFECT_TICK_MS * 10000;
 	struct file_id file_id;
 	NTTIME ctime;
 	int ret;
@@ -229,7 +223,7 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 			 (!S_ISREG(name.st.st_ex_mode) ||
 			  ((name.st.st_ex_size != 0) &&
 			   !effect->compound))) ||
-	    (ctime + tick < effect->when) ||
+	    (ctime + DS_TICK < effect->when) ||
 	    ds_effect_is_used(restore, file_id))
 	{
 		DBG_WARNING("%s is not as this client has made it\n",
@@ -328,6 +322,10 @@ static void ds_effect_undo_unlink(struct connection_struct *conn,
 			  0);
 	}
 	if (fd != -1) {
+		if (S_ISREG(effect->mode)) {
+			/* a hole: as the client sees it */
+			(void)ftruncate(fd, effect->size);
+		}
 		if ((fchown(fd, effect->uid, effect->gid) == -1) ||
 		    (fchmod(fd, effect->mode & 07777) == -1))
 		{

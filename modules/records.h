@@ -24,6 +24,12 @@
 #include "librpc/ndr/libndr.h"
 #include "durable_state/durable_state.h"
 
+/*
+ * How much older than the clock a file's time may be, NTTIME: the kernel takes
+ * that of its last tick, which is 10 ms where it is slow.
+ */
+#define DS_TICK (20 * 10000)
+
 struct smbXsrv_client;
 struct smbXsrv_connection;
 struct smbXsrv_session;

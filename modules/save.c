@@ -112,6 +112,7 @@ static struct ds_save {
 	uint64_t next_effect;
 
 	struct tevent_timer *trim;
+	struct tevent_timer *watched;
 	/* for lists of message ids */
 	uint64_t *seen;
 } *ds_save;
@@ -960,6 +961,35 @@ static int ds_save_put_named(struct files_struct *fsp)
 		}
 	}
 	return ret;
+}
+
+static bool ds_save_is_watched(struct files_struct *fsp)
+{
+	return (fsp->notify != NULL);
+}
+
+static void ds_save_watched(struct tevent_context *ev,
+			    struct tevent_timer *te,
+			    struct timeval now,
+			    void *private_data)
+{
+	TALLOC_FREE(ds_save->watched);
+	if (ds_save_running()) {
+		ds_save_commit(ds_save_put_opens(ds_save_is_watched));
+	}
+}
+
+void ds_save_again_soon(void)
+{
+	if (!ds_save_running() || (ds_save->watched != NULL)) {
+		return;
+	}
+	ds_save->watched = tevent_add_timer(
+		ds_save->sconn->ev_ctx,
+		ds_save,
+		timeval_current_ofs_usec(DS_TICK / 10),
+		ds_save_watched,
+		NULL);
 }
 
 static bool ds_save_has_break(struct files_struct *fsp)

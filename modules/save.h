@@ -234,6 +234,8 @@ void ds_save_effected(void);
 /* Is that request a compound? */
 bool ds_save_in_compound(void);
 void ds_save_once(void);
+/* What is known of directories that are watched is not certain until then. */
+void ds_save_again_soon(void);
 /* Nobody may go on with what is being taken down */
 void ds_save_exit(void);
 

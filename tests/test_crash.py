@@ -46,7 +46,7 @@ sys.path[:0] = [os.path.join(HERE, "lib")]
 from server import (PASSWORD, PORT, USER, alive, end_cleanly, program,
                     wait_until)
 # with Samba's modules
-from operation import EXCLUSIVE, FULL, Result, TestCase
+from operation import EXCLUSIVE, FULL, TICK_SECONDS, Result, TestCase
 import smb2
 
 MIB = 1024 * 1024
@@ -166,6 +166,7 @@ class TestCrash(TestCase):
             client.directory, _ = client.open(
                 "worker", smb2.LIST_DIRECTORY, directory=True)
             client.watch = client.watch_send(client.directory)
+            time.sleep(TICK_SECONDS)
         self.assert_lease(client)
 
     def close_rivals(self, *kept):
@@ -218,6 +219,7 @@ class TestCrash(TestCase):
             client.watch = client.watch_send(client.directory)
             wait_until(lambda: self.connection(client)["waiting"] == 1,
                        "a change notify that waits")
+            time.sleep(TICK_SECONDS)
 
     def test_notify_many(self):
         """A change notify that waits while five processes are killed"""

@@ -26,6 +26,7 @@ The client never reconnects: if it goes on, its connection is the same.
 import os
 import struct
 import sys
+import time
 import unittest
 
 sys.path[:0] = [os.path.join(os.path.dirname(os.path.dirname(
@@ -39,6 +40,9 @@ from samba.ntstatus import (NT_STATUS_FILE_LOCK_CONFLICT,
 
 EXCLUSIVE = smb2.LOCK_EXCLUSIVE | smb2.FAIL_IMMEDIATELY
 FULL = smb2.LEASE_READ | smb2.LEASE_WRITE | smb2.LEASE_HANDLE
+# What is changed within the same tick of the kernel's clock as a watch begins
+# may have been missed by a process that is killed: the client is told so
+TICK_SECONDS = 0.05
 # How long a client may take to notice that it was cut off
 NOTICE_SECONDS = 15
 
@@ -131,6 +135,7 @@ class TestCase(unittest.TestCase):
         os.chmod(watched, 0o777)
         client = Worker(self.ADDRESS, share, name, user)
         self.clients.append(client)
+        time.sleep(TICK_SECONDS)
         return client
 
     def rival(self):
