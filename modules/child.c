@@ -602,6 +602,8 @@ static NTSTATUS ds_child_hand_over(const char *label)
 	status = ds_capture_client(
 		frame, ds_child->sconn->client, ds_child->frozen, &cap);
 	if (!NT_STATUS_IS_OK(status)) {
+		DBG_ERR("cannot write down what there is of this client: %s\n",
+			nt_errstr(status));
 		goto done;
 	}
 
@@ -627,6 +629,9 @@ static NTSTATUS ds_child_hand_over(const char *label)
 			keeper, label, NULL, info, fds, 1 + cap->num_fds);
 	}
 	if (ret != 0) {
+		DBG_ERR("the keeper does not take this client: %s\n",
+			(keeper != NULL) ? keeper_error(keeper) :
+					   strerror(ret));
 		status = map_nt_error_from_unix_common(ret);
 		if (keeper != NULL) {
 			/* a late answer may mean that it has it all */

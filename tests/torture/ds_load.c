@@ -28,11 +28,11 @@
 /* Files that clients have leases on in turn */
 #define DS_LOAD_LEASE_LANES 2
 /* How long a reply may take, in seconds */
-#define DS_LOAD_PATIENCE 60
+#define DS_LOAD_PATIENCE 40
 /* What a client has at hand for requests that are small */
 #define DS_LOAD_CREDITS 64
 /* The loop looks around at least so often, in milliseconds */
-#define DS_LOAD_TURN_MSEC 50
+#define DS_LOAD_TURN_MSEC 5
 
 /*
  * Failures
@@ -210,7 +210,7 @@ bool ds_lane_credits(struct ds_lane *lane, size_t bytes)
 	       DS_LOAD_CREDITS + bytes / 65536 + DS_LANE_REQS;
 }
 
-static bool ds_lane_ready(struct ds_lane *lane)
+bool ds_lane_answered(struct ds_lane *lane)
 {
 	size_t i;
 
@@ -220,7 +220,13 @@ static bool ds_lane_ready(struct ds_lane *lane)
 			return false;
 		}
 	}
-	return lane->ready == NULL || lane->ready(lane);
+	return true;
+}
+
+static bool ds_lane_ready(struct ds_lane *lane)
+{
+	return lane->ready != NULL ? lane->ready(lane)
+				   : ds_lane_answered(lane);
 }
 
 static void ds_lane_end_op(struct ds_lane *lane)
@@ -234,6 +240,10 @@ static void ds_lane_end_op(struct ds_lane *lane)
 		strlcpy(load->longest, lane->what, sizeof(load->longest));
 	}
 	lane->done = NULL;
+	if (lane->kind->pause_msec != 0) {
+		lane->next = timeval_current_ofs_msec(
+			ds_lane_random(lane, lane->kind->pause_msec));
+	}
 	done(lane);
 }
 
@@ -245,7 +255,7 @@ static void ds_lane_start_op(struct ds_lane *lane)
 	unsigned i;
 	unsigned tries;
 
-	if (!ds_lane_credits(lane, 0)) {
+	if (!timeval_expired(&lane->next) || !ds_lane_credits(lane, 0)) {
 		return;
 	}
 	for (i = 0; ops[i].weight != 0; i++) {
@@ -497,6 +507,9 @@ static void ds_load_tick(struct tevent_context *ev,
 	struct ds_load *load = talloc_get_type_abort(private_data,
 						     struct ds_load);
 
+	if (load->stop_file != NULL && file_exist(load->stop_file)) {
+		load->end = timeval_current();
+	}
 	tevent_add_timer(load->tctx->ev,
 			 load,
 			 timeval_current_ofs_msec(DS_LOAD_TURN_MSEC),
@@ -506,13 +519,13 @@ static void ds_load_tick(struct tevent_context *ev,
 
 static void ds_load_loop(struct ds_load *load)
 {
-	struct timeval end = timeval_current_ofs(load->seconds, 0);
 	bool finished = false;
 	unsigned i;
 
+	load->end = timeval_current_ofs(load->seconds, 0);
 	ds_load_tick(load->tctx->ev, NULL, timeval_current(), load);
 	while (!finished && load->failure == NULL) {
-		bool stop = timeval_expired(&end);
+		bool stop = timeval_expired(&load->end);
 
 		finished = true;
 		for (i = 0; i < load->num_lanes; i++) {
@@ -553,6 +566,7 @@ static struct ds_load *ds_load_create(struct torture_context *tctx)
 	load->tctx = tctx;
 	load->seed = torture_setting_int(tctx, "seed", 1);
 	load->seconds = torture_setting_int(tctx, "seconds", 10);
+	load->stop_file = torture_setting_string(tctx, "stop_file", NULL);
 	load->io = MAX(torture_setting_int(tctx, "io", 65536), 512);
 	load->avoid = (const char **)str_list_make(load, avoid, NULL);
 	return load;
@@ -596,8 +610,10 @@ done:
 		ops += load->lanes[i]->num_ops;
 	}
 	torture_comment(tctx,
-			"load: %u operations, the longest took %u ms: %s\n",
+			"load: %u operations, %u directories to be looked at, "
+			"the longest took %u ms: %s\n",
 			ops,
+			load->enumerations,
 			load->longest_msec,
 			load->longest);
 	if (load->failure != NULL) {

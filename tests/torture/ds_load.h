@@ -55,6 +55,11 @@ struct ds_load_op {
 
 struct ds_lane_kind {
 	const char *name;
+	/*
+	 * Up to so long nothing is done between two operations: those that
+	 * contend for one file are many anyway.
+	 */
+	unsigned pause_msec;
 	/* Before the first operation, and after the last; synchronous */
 	bool (*setup)(struct ds_lane *lane);
 	bool (*verify)(struct ds_lane *lane);
@@ -84,9 +89,11 @@ struct ds_lane {
 	/* The operation under way; done is NULL without one */
 	char what[160];
 	struct timeval since;
+	/* no other one before that */
+	struct timeval next;
 	struct smb2_request *reqs[DS_LANE_REQS];
 	size_t num_reqs;
-	/* Further conditions, beside that all requests were answered */
+	/* When it is done, if not when all requests were answered */
 	bool (*ready)(struct ds_lane *lane);
 	void (*done)(struct ds_lane *lane);
 
@@ -101,6 +108,9 @@ struct ds_load {
 	struct torture_context *tctx;
 	uint32_t seed;
 	unsigned seconds;
+	/* NULL, or: the time is over when this file is there */
+	const char *stop_file;
+	struct timeval end;
 	/* bytes of the largest READ and WRITE */
 	uint32_t io;
 	const char **avoid;
@@ -111,6 +121,8 @@ struct ds_load {
 	/* what clients contend for, see ds_load_locks.c */
 	struct ds_range *ranges;
 	uint64_t keys;
+	/* how often a watch was told to look itself */
+	unsigned enumerations;
 	uint32_t longest_msec;
 	char longest[160];
 	/* NULL: all is well */
@@ -136,6 +148,7 @@ void ds_lane_begin(struct ds_lane *lane,
 		   const char *fmt, ...) PRINTF_ATTRIBUTE(3, 4);
 /* One more request of it; NULL is a failure. */
 void ds_lane_add(struct ds_lane *lane, struct smb2_request *req);
+bool ds_lane_answered(struct ds_lane *lane);
 /* The request is the caller's afterwards: one of smb2_*_recv frees it. */
 struct smb2_request *ds_lane_take(struct ds_lane *lane, size_t i);
 /* False after a failure, which is that got is not wanted. */
@@ -156,14 +169,10 @@ bool ds_lane_bytes(struct ds_lane *lane,
 bool ds_lane_credits(struct ds_lane *lane, size_t bytes);
 
 bool ds_load_has_leases(struct ds_client *c, bool *v2);
-/* A request with a time limit would end when nobody unlocks. */
-struct smb2_request *ds_load_send_patiently(
-	struct smb2_tree *tree,
-	struct smb2_request *(*send_fn)(struct smb2_tree *tree,
-					struct smb2_lock *io),
-	struct smb2_lock *io);
-
-/* A break that none of the lanes expects is a failure. */
+/*
+ * False: it is not about what the lane has. What is about nothing, or comes
+ * once too often, is a failure.
+ */
 bool ds_leases_break(struct ds_lane *lane,
 		     struct ds_client *c,
 		     const struct ds_break *brk,

@@ -214,6 +214,8 @@ void ds_pending_tests(struct torture_suite *suite);
 void ds_durable_tests(struct torture_suite *suite);
 void ds_barrier_tests(struct torture_suite *suite);
 void ds_pipe_tests(struct torture_suite *suite);
+/* of a suite of its own */
+void ds_load_tests(struct torture_suite *suite);
 
 NTSTATUS torture_durable_state_init(TALLOC_CTX *ctx);
 

@@ -50,5 +50,13 @@ NTSTATUS torture_durable_state_init(TALLOC_CTX *ctx)
 
 	torture_register_suite(ctx, suite);
 
+	suite = torture_suite_create(ctx, "smb2.durable-state-load");
+	suite->description = talloc_strdup(
+		suite,
+		"clients work and know what must come of it "
+		"(while somebody else kills processes of smbd)");
+	ds_load_tests(suite);
+	torture_register_suite(ctx, suite);
+
 	return NT_STATUS_OK;
 }
