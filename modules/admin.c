@@ -249,7 +249,7 @@ static bool ds_admin_asked(struct ds_parent *parent)
 	struct ds_peer *peer = NULL;
 
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		if (peer->asked) {
+		if (peer->asked != 0) {
 			return true;
 		}
 	}
@@ -270,11 +270,17 @@ static void ds_admin_check(struct ds_parent *parent)
 	}
 }
 
-void ds_admin_peer_status(struct ds_peer *peer, json_t *connection)
+void ds_admin_peer_status(struct ds_peer *peer,
+			  json_int_t number,
+			  json_t *connection)
 {
 	struct ds_admin_conn *conn = NULL;
 
-	peer->asked = false;
+	if ((peer->asked == 0) || (number != peer->asked)) {
+		/* of a question that is not waited for any more */
+		return;
+	}
+	peer->asked = 0;
 	if (peer->parent->admin == NULL) {
 		return;
 	}
@@ -292,7 +298,7 @@ void ds_admin_peer_status(struct ds_peer *peer, json_t *connection)
 
 void ds_admin_peer_gone(struct ds_peer *peer)
 {
-	peer->asked = false;
+	peer->asked = 0;
 	ds_admin_check(peer->parent);
 }
 
@@ -307,10 +313,10 @@ static void ds_admin_status_timeout(struct tevent_context *ev,
 	struct ds_peer *peer = NULL;
 
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		if (!peer->asked) {
+		if (peer->asked == 0) {
 			continue;
 		}
-		peer->asked = false;
+		peer->asked = 0;
 		json_array_append_new(
 			conn->connections,
 			json_pack("{sI ss ss ss sI sI sI ss ss}",
@@ -332,6 +338,7 @@ static void ds_admin_status(struct ds_admin_conn *conn)
 {
 	struct ds_parent *parent = conn->admin->parent;
 	struct ds_peer *peer = NULL;
+	static unsigned int asked;
 
 	if (conn->connections != NULL) {
 		ds_admin_error(conn, "a status is being collected already");
@@ -348,9 +355,17 @@ static void ds_admin_status(struct ds_admin_conn *conn)
 		ds_admin_error(conn, "out of memory");
 		return;
 	}
+	asked = (asked == UINT_MAX) ? 1 : asked + 1;
 	for (peer = parent->peers; peer != NULL; peer = peer->next) {
-		peer->asked = true;
-		ds_peer_send(peer, json_pack("{ss}", "op", "status"));
+		if (peer->fd == -1) {
+			/* it has ended, and another one is about to follow */
+			continue;
+		}
+		peer->asked = asked;
+		ds_peer_send(peer,
+			     json_pack("{ss sI}",
+				       "op", "status",
+				       "number", (json_int_t)asked));
 	}
 	ds_admin_check(parent);
 }

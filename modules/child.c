@@ -782,8 +782,10 @@ static void ds_child_handler(struct tevent_context *ev,
 	} else if (strequal(op, "status")) {
 		change_to_root_user();
 		(void)ds_send(ds_child->fd,
-			      json_pack("{ss so}",
+			      json_pack("{ss sI so}",
 					"op", "status",
+					"number",
+					ds_json_int(packet->json, "number"),
 					"connection",
 					ds_client_status(ds_child->sconn)));
 	} else if (strequal(op, "exit")) {

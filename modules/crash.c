@@ -53,12 +53,21 @@ static struct ds_peer *ds_crash_find(struct ds_parent *parent, pid_t pid)
 	return peer;
 }
 
-bool ds_crash_zombie(pid_t pid, int code)
+/*
+ * smbd exits by itself where core files are not wanted (dump_core()).
+ */
+static bool ds_crash_is_one(int code, int status)
+{
+	return (code == CLD_KILLED) || (code == CLD_DUMPED) ||
+	       ((code == CLD_EXITED) && (status != 0));
+}
+
+bool ds_crash_zombie(pid_t pid, int code, int status)
 {
 	if ((ds_parent == NULL) || (ds_parent->stop != NULL)) {
 		return false;
 	}
-	if ((code != CLD_KILLED) && (code != CLD_DUMPED)) {
+	if (!ds_crash_is_one(code, status)) {
 		return false;
 	}
 	return (ds_crash_find(ds_parent, pid) != NULL);
@@ -224,9 +233,8 @@ static void ds_crash_ended(struct tevent_context *ev,
 	TALLOC_FREE(peer->end_fde);
 
 	if ((ret == 0) && (peer->parent->stop == NULL) &&
-	    ((info.si_code == CLD_KILLED) || (info.si_code == CLD_DUMPED)))
+	    ds_crash_is_one(info.si_code, info.si_status))
 	{
-		ds_admin_peer_gone(peer);
 		ds_crash_resume(peer);
 		return;
 	}
@@ -253,6 +261,7 @@ bool ds_crash_begin(struct ds_peer *peer)
 		return false;
 	}
 	ds_peer_close(peer);
+	ds_admin_peer_gone(peer);
 	peer->end_fde = tevent_add_fd(peer->parent->ev,
 				      peer,
 				      peer->end_fd,

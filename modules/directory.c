@@ -97,7 +97,6 @@ NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 {
 	struct change_notify_state state;
 	struct ds_notify *notify = NULL;
-	struct timeval now = timeval_current();
 	NTTIME ctime;
 	int i;
 	NTSTATUS status;
@@ -110,10 +109,8 @@ NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 		return status;
 	}
 
-	ctime = full_timespec_to_nt_time(&fsp->fsp_name->st.st_ex_ctime);
-	if (ctime + DS_TICK > timeval_to_nttime(&now)) {
-		/* a change that follows may have the same time */
-		ctime = 0;
+	ctime = ds_certain_time(&fsp->fsp_name->st.st_ex_ctime);
+	if (ctime == 0) {
 		ds_save_again_soon();
 	}
 

@@ -33,6 +33,7 @@
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
 #include "resume.h"
+#include "save.h"
 
 /* Bit fields have no address: the pairs, once */
 #define DS_FSP_FLAGS(F) \
@@ -106,6 +107,24 @@ static void ds_open_request_counts(const struct smbXsrv_open *op,
 			}
 		}
 	}
+}
+
+NTTIME ds_certain_time(const struct timespec *ts)
+{
+	struct timeval now = timeval_current();
+	NTTIME when = full_timespec_to_nt_time(ts);
+
+	return (when + DS_TICK > timeval_to_nttime(&now)) ? 0 : when;
+}
+
+/*
+ * May the client take what it has read for true, but not write?
+ */
+static bool ds_open_reads_only(const struct files_struct *fsp)
+{
+	uint32_t state = fsp_lease_type(fsp);
+
+	return (state & SMB2_LEASE_READ) && !(state & SMB2_LEASE_WRITE);
 }
 
 /*
@@ -182,7 +201,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		.lock_count = fsp->current_lock_count,
 		.has_resume_key = ds_vfs_has_resume_key(fsp),
 	};
-	const struct files_struct *fd_fsp =
+	struct files_struct *fd_fsp =
 		fsp_is_alternate_stream(fsp) ? fsp->base_fsp : fsp;
 	enum ndr_err_code ndr_err;
 	NTSTATUS status;
@@ -223,6 +242,16 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		record.lease_state = fsp->lease->lease.lease_state;
 	}
 	record.break_timeout = fsp_break_timeout(fsp);
+	if (cap->live && ds_open_reads_only(fsp) &&
+	    NT_STATUS_IS_OK(vfs_stat_fsp(fd_fsp)))
+	{
+		record.unchanged_since = ds_certain_time(
+			&fd_fsp->fsp_name->st.st_ex_ctime);
+		if (record.unchanged_since == 0) {
+			record.unchanged_since = 1;
+			ds_save_again_soon();
+		}
+	}
 
 	if (cap->live && (fsp->current_lock_count != 0)) {
 		status = ds_capture_locks(frame, fsp, &record);
@@ -314,9 +343,37 @@ static NTSTATUS ds_restore_break(struct ds_restore_open_state *state,
 	return NT_STATUS_OK;
 }
 
+/*
+ * As if the one who has changed the file said so now.
+ */
+static void ds_restore_missed_break(struct files_struct *fsp)
+{
+	struct share_mode_entry e = {
+		.pid = messaging_server_id(fsp->conn->sconn->msg_ctx),
+		.share_file_id = fh_get_gen_id(fsp->fh),
+	};
+
+	(void)send_break_message(fsp->conn->sconn->msg_ctx,
+				 &fsp->file_id,
+				 &e,
+				 SMB2_LEASE_NONE);
+}
+
 void ds_restore_breaks(struct ds_restore *restore)
 {
+	struct files_struct *missed = NULL;
 	size_t i;
+
+	for (missed = restore->sconn->files;
+	     (restore->resume != NULL) && (missed != NULL);
+	     missed = missed->next) {
+		if (missed->op == NULL) {
+			continue;
+		}
+		if (ds_resume_is_changed(restore->resume, missed)) {
+			ds_restore_missed_break(missed);
+		}
+	}
 
 	for (i = 0; i < restore->num_breaks; i++) {
 		const struct ds_break *b = &restore->breaks[i];
@@ -705,6 +762,19 @@ static NTSTATUS ds_restore_file(struct ds_restore *restore,
 	status = set_file_oplock(fsp);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
+	}
+	if ((restore->resume != NULL) && (record->unchanged_since != 0)) {
+		const struct files_struct *fd_fsp =
+			fsp_is_alternate_stream(fsp) ? fsp->base_fsp : fsp;
+		NTTIME ctime = full_timespec_to_nt_time(
+			&fd_fsp->fsp_name->st.st_ex_ctime);
+
+		if (ctime != record->unchanged_since) {
+			status = ds_resume_changed(restore->resume, fsp);
+			if (!NT_STATUS_IS_OK(status)) {
+				return status;
+			}
+		}
 	}
 	fsp->sent_oplock_break = record->sent_oplock_break;
 	if (record->break_timeout != 0) {

@@ -115,7 +115,9 @@ static void ds_peer_packet(struct ds_peer *peer, json_t *json)
 			ds_peer_send(peer, json_pack("{ss}", "op", "exit"));
 		}
 	} else if (strequal(op, "status")) {
-		ds_admin_peer_status(peer, json_object_get(json, "connection"));
+		ds_admin_peer_status(peer,
+				     ds_json_int(json, "number"),
+				     json_object_get(json, "connection"));
 	} else if ((peer->victim != NULL) || (peer->resumed != 0)) {
 		ds_crash_peer(peer, op, json);
 	} else if (peer->returning) {

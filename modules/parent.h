@@ -62,8 +62,8 @@ struct ds_peer {
 	char label[DS_LABEL_SIZE];
 	/* it came from there and has not reported what it lost */
 	bool returning;
-	/* an answer to "status" is awaited */
-	bool asked;
+	/* an answer to "status" with this number is awaited, 0: none is */
+	unsigned int asked;
 
 	/* crash.c: its end is awaited, to see which it was */
 	int end_fd;
@@ -142,7 +142,7 @@ void ds_peer_close(struct ds_peer *peer);
 /* crash.c */
 
 /* The hook parent_zombie */
-bool ds_crash_zombie(pid_t pid, int code);
+bool ds_crash_zombie(pid_t pid, int code, int status);
 /*
  * A process has ended somehow. False: ds_peer_ended() is the caller's, else
  * peer is looked after.
@@ -208,7 +208,9 @@ void ds_return_gone(struct ds_peer *peer);
 /* admin.c */
 
 int ds_admin_listen(struct ds_parent *parent);
-void ds_admin_peer_status(struct ds_peer *peer, json_t *connection);
+void ds_admin_peer_status(struct ds_peer *peer,
+			  json_int_t number,
+			  json_t *connection);
 void ds_admin_peer_gone(struct ds_peer *peer);
 
 #endif /* _DURABLE_STATE_PARENT_H_ */

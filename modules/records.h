@@ -191,6 +191,9 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp);
 NTSTATUS ds_restore_open(struct ds_restore *restore,
 			 const struct ds_open *record);
 
+/* As NTTIME; 0 if the file may change once more without another time */
+NTTIME ds_certain_time(const struct timespec *ts);
+
 /* Send what ds_restore_open() found was not sent. Event loop. */
 void ds_restore_breaks(struct ds_restore *restore);
 

@@ -23,7 +23,10 @@
 #include "../libcli/smb/smb_common.h"
 #include "lib/util/bitmap.h"
 #include "locking/share_mode_lock.h"
+#include "dbwrap/dbwrap.h"
+#include "lib/util/server_id.h"
 #include "locking/leases_db.h"
+#include "librpc/gen_ndr/smbXsrv.h"
 #include "smbd/smbXsrv_open.h"
 #include "durable_state/ndr_durable_state.h"
 #include "effect.h"
@@ -390,9 +393,12 @@ static NTSTATUS ds_resume_check(struct ds_restore *restore,
 	{
 		const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(
 			req, in, idx)->iov_base;
-		const char *name = smb2_opcode_name(
-			SVAL(inhdr, SMB2_HDR_OPCODE));
+		uint16_t opcode = SVAL(inhdr, SMB2_HDR_OPCODE);
+		const char *name = smb2_opcode_name(opcode);
 
+		if (opcode == SMB2_OP_CREATE) {
+			restore->resume->creates = true;
+		}
 		if (slot->crashes >= DS_RESUME_CRASHES) {
 			DBG_ERR("%" PRIu32 " processes have ended over this "
 				"%s, it is not run again\n",
@@ -605,6 +611,57 @@ NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data)
 	}
 	resume->num_effects += 1;
 	return NT_STATUS_OK;
+}
+
+NTSTATUS ds_resume_changed(struct ds_resume *resume,
+			   struct files_struct *fsp)
+{
+	struct files_struct **changed = talloc_realloc(
+		resume,
+		resume->changed,
+		struct files_struct *,
+		resume->num_changed + 1);
+
+	if (changed == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	changed[resume->num_changed] = fsp;
+	resume->changed = changed;
+	resume->num_changed += 1;
+	return NT_STATUS_OK;
+}
+
+bool ds_resume_is_changed(const struct ds_resume *resume,
+			  const struct files_struct *fsp)
+{
+	size_t i;
+
+	for (i = 0; i < resume->num_changed; i++) {
+		if (resume->changed[i] == fsp) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int ds_resume_forget_fn(struct db_record *rec,
+			       struct smbXsrv_open_global0 *global,
+			       void *private_data)
+{
+	const struct ds_restore *restore = private_data;
+
+	if (server_id_equal(&global->server_id, &restore->old->server_id)) {
+		(void)dbwrap_record_delete(rec);
+	}
+	return 0;
+}
+
+void ds_resume_forget(struct ds_restore *restore)
+{
+	if (restore->resume->creates) {
+		(void)smbXsrv_open_global_traverse(
+			ds_resume_forget_fn, restore);
+	}
 }
 
 void ds_resume_undo(struct ds_restore *restore)

@@ -60,6 +60,11 @@ struct ds_resume {
 
 	struct ds_resume_channel *channels;
 	size_t num_channels;
+	/* opens of files that were changed meanwhile */
+	struct files_struct **changed;
+	size_t num_changed;
+	/* a request may have made an open that the image does not know */
+	bool creates;
 	/* of requests that are run again; still to be undone */
 	struct ds_effect *effects;
 	size_t num_effects;
@@ -79,6 +84,15 @@ NTSTATUS ds_resume_seen(struct ds_restore *restore,
 			DATA_BLOB data);
 NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data);
 NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data);
+
+/* Remember such an open; is it one? */
+NTSTATUS ds_resume_changed(struct ds_resume *resume,
+			   struct files_struct *fsp);
+bool ds_resume_is_changed(const struct ds_resume *resume,
+			  const struct files_struct *fsp);
+
+/* After opens: what is left in Samba's databases of those that are not back */
+void ds_resume_forget(struct ds_restore *restore);
 
 /* Before opens: undo what requests did that are run again. */
 void ds_resume_undo(struct ds_restore *restore);

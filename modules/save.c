@@ -64,6 +64,16 @@ struct ds_save_effect {
 	DATA_BLOB blob;
 };
 
+/*
+ * An open that a request has closed. It is in the image until the request is
+ * answered there: by it a process that follows knows what it was.
+ */
+struct ds_save_closed {
+	struct ds_save_closed *prev, *next;
+	const struct ds_slot *slot;
+	uint64_t persistent_id;
+};
+
 /* A connection; belongs to smbd's */
 struct ds_save_channel {
 	struct ds_save_channel *prev, *next;
@@ -110,6 +120,7 @@ static struct ds_save {
 	bool current_is_compound;
 	struct ds_save_effect *effects;
 	uint64_t next_effect;
+	struct ds_save_closed *closed;
 
 	struct tevent_timer *trim;
 	struct tevent_timer *watched;
@@ -671,6 +682,56 @@ static int ds_save_more_slots(void)
 			   sizeof(*place));
 }
 
+void ds_save_closed(uint64_t persistent_id)
+{
+	struct ds_save_closed *closed = NULL;
+	int ret;
+
+	if (!ds_save_running()) {
+		return;
+	}
+	if (ds_save->current != NULL) {
+		closed = talloc(ds_save, struct ds_save_closed);
+	}
+	if (closed != NULL) {
+		*closed = (struct ds_save_closed) {
+			.slot = ds_save->current,
+			.persistent_id = persistent_id,
+		};
+		ds_save->current->flags |= DS_SLOT_CLOSED;
+		DLIST_ADD(ds_save->closed, closed);
+		return;
+	}
+	/* valid with the next commit */
+	ret = ds_image_remove(ds_save->image, DS_RECORD_OPEN, persistent_id);
+	if (ret != 0) {
+		ds_save_stop(strerror(ret));
+	}
+}
+
+static int ds_save_drop_closed(struct ds_slot *slot)
+{
+	struct ds_save_closed *closed = NULL;
+	struct ds_save_closed *next = NULL;
+	int ret = 0;
+
+	for (closed = ds_save->closed; closed != NULL; closed = next) {
+		next = closed->next;
+		if (closed->slot != slot) {
+			continue;
+		}
+		if ((ret == 0) && ds_save_running()) {
+			ret = ds_image_remove(ds_save->image,
+					      DS_RECORD_OPEN,
+					      closed->persistent_id);
+		}
+		DLIST_REMOVE(ds_save->closed, closed);
+		TALLOC_FREE(closed);
+	}
+	slot->flags &= ~DS_SLOT_CLOSED;
+	return ret;
+}
+
 /*
  * What belongs to a request that is not answered, and to no other.
  */
@@ -680,6 +741,9 @@ static int ds_save_drop_records(struct ds_slot *slot)
 
 	if (slot->flags & DS_SLOT_EFFECT) {
 		ret = ds_save_drop_effects(slot);
+	}
+	if ((slot->flags & DS_SLOT_CLOSED) && (ret == 0)) {
+		ret = ds_save_drop_closed(slot);
 	}
 	if ((slot->flags & DS_SLOT_RECORD) && ds_save_running()) {
 		slot->flags &= ~DS_SLOT_RECORD;
@@ -710,7 +774,8 @@ void ds_save_freed(struct smbd_smb2_request *req)
 	if (slot->answered != 0) {
 		ds_fault_request(DS_FAULT_ACKNOWLEDGED, req);
 	}
-	if (slot->flags & (DS_SLOT_RECORD | DS_SLOT_EFFECT)) {
+	if (slot->flags &
+	    (DS_SLOT_RECORD | DS_SLOT_EFFECT | DS_SLOT_CLOSED)) {
 		/* it was not answered: valid with the next commit */
 		ret = ds_save_drop_records(slot);
 	}
@@ -899,19 +964,6 @@ static int ds_save_put_open(struct files_struct *fsp)
 	return 0;
 }
 
-void ds_save_closed(uint64_t persistent_id)
-{
-	if (ds_save_running()) {
-		/* valid with the next commit: before the answer is sent */
-		int ret = ds_image_remove(
-			ds_save->image, DS_RECORD_OPEN, persistent_id);
-
-		if (ret != 0) {
-			ds_save_stop(strerror(ret));
-		}
-	}
-}
-
 /*
  * Opens that have changed, or that are new: those are at the head of smbd's
  * list.
@@ -965,7 +1017,8 @@ static int ds_save_put_named(struct files_struct *fsp)
 
 static bool ds_save_is_watched(struct files_struct *fsp)
 {
-	return (fsp->notify != NULL);
+	return (fsp->notify != NULL) ||
+	       (fsp_lease_type(fsp) & SMB2_LEASE_READ);
 }
 
 static void ds_save_watched(struct tevent_context *ev,
@@ -979,6 +1032,9 @@ static void ds_save_watched(struct tevent_context *ev,
 	}
 }
 
+/*
+ * By the next time it is certain, unless there was a change again.
+ */
 void ds_save_again_soon(void)
 {
 	if (!ds_save_running() || (ds_save->watched != NULL)) {

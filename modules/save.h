@@ -102,6 +102,8 @@ enum ds_slot_flags {
 	DS_SLOT_EFFECT	= 0x08,
 	/* a CANCEL has come for it */
 	DS_SLOT_CANCELLED = 0x10,
+	/* it has closed opens */
+	DS_SLOT_CLOSED	= 0x20,
 };
 
 /* A request that is not answered */
@@ -234,7 +236,7 @@ void ds_save_effected(void);
 /* Is that request a compound? */
 bool ds_save_in_compound(void);
 void ds_save_once(void);
-/* What is known of directories that are watched is not certain until then. */
+/* When a file or directory was changed is not certain until then. */
 void ds_save_again_soon(void);
 /* Nobody may go on with what is being taken down */
 void ds_save_exit(void);

@@ -377,6 +377,10 @@ static void ds_stop_capture(struct ds_stop *stop)
 					pid_to_procid(peer->pid),
 					MSG_DS_CAPTURE,
 					&data_blob_null);
+		if (NT_STATUS_EQUAL(status, NT_STATUS_OBJECT_NAME_NOT_FOUND)) {
+			/* its client has gone, and so will it be said */
+			continue;
+		}
 		if (!NT_STATUS_IS_OK(status)) {
 			ds_stop_failed(peer, nt_errstr(status));
 		}

@@ -101,7 +101,9 @@ def can_list(cell, handle):
 
 # ECHO, TREE_CONNECT, TREE_DISCONNECT, LOGOFF, SESSION_SETUP
 
-# Whether there was a change before is not certain in the first moment
+# Whether a change was before or after something is not certain within a tick
+# of the kernel's clock
+TICK_SECONDS = 0.05
 WATCH_ENDS = (NT_STATUS_CANCELLED, NT_STATUS_NOTIFY_ENUM_DIR)
 
 
@@ -1453,6 +1455,7 @@ def end_of_file_breaks_lease(cell):
 def oplock_acknowledged(cell):
     handle = cell.open("file", oplock=p.LEVEL_BATCH)
     rival = cell.rival.post([p.create(cell.name("file"))])
+    time.sleep(TICK_SECONDS)
     reply, = cell.run(p.oplock_break(handle,
                                      cell.client.oplock_break(handle)))
     cell.see("level", reply.body[:4])
@@ -1471,6 +1474,7 @@ def lease_acknowledged(cell, version, acknowledged):
     rival = cell.rival.post([p.create(cell.name("file"))])
     old, new, _ = cell.client.lease_break(key)
     cell.equal(old, FULL, "lease before the break")
+    time.sleep(TICK_SECONDS)
     reply, = cell.run(p.lease_break(key, new & acknowledged))
     if reply.ok:
         cell.equal(reply.body[8:24], key, "lease")
