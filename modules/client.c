@@ -28,6 +28,7 @@
 #include "rpc_server/srv_pipe_hnd.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
+#include "lib/util/server_id.h"
 #include "locking/share_mode_lock.h"
 #include "resume.h"
 
@@ -412,6 +413,7 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 	} r;
 	struct smbd_smb2_request *req = NULL;
 	enum ndr_err_code ndr_err;
+	size_t i;
 	NTSTATUS status = NT_STATUS_INVALID_PARAMETER;
 
 	if ((restore->old == NULL) != (type == DS_RECORD_CLIENT)) {
@@ -431,10 +433,13 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 			/* by it the client's leases are found */
 			restore->client->global->client_guid =
 				restore->old->client_guid;
-			if (restore->resume != NULL) {
+			restore->former[0] = restore->old->server_id;
+			for (i = 0;
+			     (restore->resume != NULL) &&
+			     (i < restore->num_former);
+			     i++) {
 				/* or we would wait for it */
-				share_mode_unlock_killed(
-					restore->old->server_id);
+				share_mode_unlock_killed(restore->former[i]);
 			}
 			status = NT_STATUS_OK;
 		}
@@ -499,6 +504,56 @@ done:
 	return status;
 }
 
+/*
+ * Those that came to bring it back before, each of which says so before it
+ * makes anything its own; and this one.
+ */
+static NTSTATUS ds_restore_former(const struct ds_image *image,
+				  struct ds_restore *restore)
+{
+	uint8_t *notes = ds_image_notes(image);
+	uint64_t *num = (uint64_t *)notes;
+	uint8_t *ids = notes + sizeof(*num);
+	const size_t max = (DS_IMAGE_NOTES - sizeof(*num)) /
+			   SERVER_ID_BUF_LENGTH;
+	size_t i;
+
+	if (*num >= max) {
+		DBG_ERR("%" PRIu64 " processes have ended when they brought "
+			"this client back\n",
+			*num);
+		return NT_STATUS_CANNOT_MAKE;
+	}
+	restore->former = talloc_zero_array(
+		restore, struct server_id, 1 + *num);
+	if (restore->former == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	/* the first one is in the client's record */
+	restore->num_former = 1 + *num;
+	for (i = 0; i < *num; i++) {
+		server_id_get(&restore->former[1 + i],
+			      ids + i * SERVER_ID_BUF_LENGTH);
+	}
+	server_id_put(ids + *num * SERVER_ID_BUF_LENGTH,
+		      messaging_server_id(restore->sconn->msg_ctx));
+	__atomic_store_n(num, *num + 1, __ATOMIC_RELEASE);
+	return NT_STATUS_OK;
+}
+
+bool ds_restore_is_former(const struct ds_restore *restore,
+			  const struct server_id *id)
+{
+	size_t i;
+
+	for (i = 0; i < restore->num_former; i++) {
+		if (server_id_equal(&restore->former[i], id)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 NTSTATUS ds_restore_client(const struct ds_image *image,
 			   struct ds_restore *restore,
 			   struct smbXsrv_connection *xconn)
@@ -506,10 +561,16 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	struct smbXsrv_client *client = restore->client;
 	struct smbXsrv_connection *first = xconn;
 	size_t pos = 0;
+	size_t i;
 	uint32_t type;
 	uint64_t key;
 	DATA_BLOB data;
 	NTSTATUS status;
+
+	status = ds_restore_former(image, restore);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
 
 	while (ds_image_next(image, &pos, &type, &key, &data)) {
 		status = ds_restore_record(
@@ -536,9 +597,15 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	global_client_caps = restore->old->global_client_caps;
 
 	if (restore->old->stored) {
-		status = smbXsrv_client_adopt(client,
-					      &restore->old->client_guid,
-					      &restore->old->server_id);
+		for (i = 0; i < restore->num_former; i++) {
+			status = smbXsrv_client_adopt(
+				client,
+				&restore->old->client_guid,
+				&restore->former[i]);
+			if (NT_STATUS_IS_OK(status)) {
+				break;
+			}
+		}
 		if (!NT_STATUS_IS_OK(status)) {
 			/* no further channels for this one, no harm else */
 			DBG_WARNING("cannot keep the client GUID: %s\n",

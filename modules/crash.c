@@ -215,6 +215,35 @@ static void ds_crash_resume(struct ds_peer *victim)
 	peer->client = talloc_strdup(peer, ds_crash_client(victim));
 }
 
+/*
+ * The process that was to go on has been killed as well. If the keeper has its
+ * holding the client was its own already; else it is done once more, and this
+ * one stays a zombie as long: some things may be its own.
+ */
+static void ds_crash_again(struct ds_peer *peer)
+{
+	struct ds_parent *parent = peer->parent;
+	struct ds_peer *victim = peer->victim;
+	struct ds_held *held = NULL;
+
+	peer->victim = NULL;
+	if (parent->keeper != NULL) {
+		held = ds_crash_held(parent, peer);
+	}
+	if (held != NULL) {
+		ds_held_close(held);
+		TALLOC_FREE(held);
+		TALLOC_FREE(victim);
+		parent->smbd->reap();
+		ds_crash_resume(peer);
+		return;
+	}
+	talloc_steal(victim, peer);
+	victim->num_crashes += 1;
+	victim->born = time(NULL);
+	ds_crash_resume(victim);
+}
+
 static void ds_crash_ended(struct tevent_context *ev,
 			   struct tevent_fd *fde,
 			   uint16_t flags,
@@ -222,7 +251,9 @@ static void ds_crash_ended(struct tevent_context *ev,
 {
 	struct ds_peer *peer = talloc_get_type_abort(
 		private_data, struct ds_peer);
+	struct ds_peer *victim = NULL;
 	siginfo_t info = { .si_pid = 0 };
+	bool crashed;
 	int ret;
 
 	ret = waitid(P_PID, peer->pid, &info, WEXITED | WNOHANG | WNOWAIT);
@@ -232,43 +263,54 @@ static void ds_crash_ended(struct tevent_context *ev,
 	}
 	TALLOC_FREE(peer->end_fde);
 
-	if ((ret == 0) && (peer->parent->stop == NULL) &&
-	    ds_crash_is_one(info.si_code, info.si_status))
-	{
+	crashed = (ret == 0) && (peer->parent->stop == NULL) &&
+		  ds_crash_is_one(info.si_code, info.si_status);
+	victim = peer->victim;
+	if (crashed && (victim != NULL)) {
+		ds_crash_again(peer);
+	} else if (crashed) {
 		ds_crash_resume(peer);
-		return;
+	} else {
+		peer->victim = NULL;
+		if (victim != NULL) {
+			ds_crash_lost(peer->parent,
+				      victim,
+				      "the process that took it over has "
+				      "ended");
+		}
+		ds_peer_ended(peer);
 	}
-	ds_peer_ended(peer);
 }
 
 bool ds_crash_begin(struct ds_peer *peer)
 {
-	if (peer->victim != NULL) {
-		struct ds_peer *victim = peer->victim;
+	struct ds_peer *victim = peer->victim;
+	bool wait = (peer->parent->stop == NULL) &&
+		    (peer->parent->keeper != NULL) && !peer->returning;
 
-		peer->victim = NULL;
+	if (wait) {
+		peer->end_fd = pidfd_open(peer->pid, 0);
+	}
+	if (peer->end_fd != -1) {
+		ds_peer_close(peer);
+		ds_admin_peer_gone(peer);
+		peer->end_fde = tevent_add_fd(peer->parent->ev,
+					      peer,
+					      peer->end_fd,
+					      TEVENT_FD_READ,
+					      ds_crash_ended,
+					      peer);
+	}
+	if (peer->end_fde != NULL) {
+		return true;
+	}
+	peer->victim = NULL;
+	if (victim != NULL) {
 		ds_crash_lost(peer->parent,
 			      victim,
 			      "the process that took it over has ended");
 	}
-	if ((peer->parent->stop != NULL) || (peer->parent->keeper == NULL) ||
-	    peer->returning)
-	{
-		return false;
-	}
-	peer->end_fd = pidfd_open(peer->pid, 0);
-	if (peer->end_fd == -1) {
-		return false;
-	}
-	ds_peer_close(peer);
-	ds_admin_peer_gone(peer);
-	peer->end_fde = tevent_add_fd(peer->parent->ev,
-				      peer,
-				      peer->end_fd,
-				      TEVENT_FD_READ,
-				      ds_crash_ended,
-				      peer);
-	return (peer->end_fde != NULL);
+	return false;
 }
 
 void ds_crash_peer(struct ds_peer *peer, const char *op, json_t *json)

@@ -25,13 +25,63 @@
 #include "records.h"
 #include "save.h"
 
+/*
+ * Where the scan was before the QUERY_DIRECTORY that is in progress
+ */
+static void ds_capture_former_scan(TALLOC_CTX *mem_ctx,
+				   struct files_struct *fsp,
+				   struct ds_open *record)
+{
+	DATA_BLOB blob = ds_vfs_scan(fsp);
+	enum ndr_err_code ndr_err;
+
+	if (blob.length == 0) {
+		/* at its beginning */
+		return;
+	}
+	record->scan = talloc(mem_ctx, struct ds_scan);
+	if (record->scan == NULL) {
+		return;
+	}
+	ndr_err = ndr_pull_struct_blob_all(
+		&blob,
+		record->scan,
+		record->scan,
+		(ndr_pull_flags_fn_t)ndr_pull_ds_scan);
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		TALLOC_FREE(record->scan);
+	}
+}
+
+static void ds_keep_scan(struct files_struct *fsp,
+			 const struct ds_scan *scan)
+{
+	DATA_BLOB blob = data_blob_null;
+	enum ndr_err_code ndr_err;
+
+	ndr_err = ndr_push_struct_blob(
+		&blob,
+		talloc_tos(),
+		scan,
+		(ndr_push_flags_fn_t)ndr_push_ds_scan);
+	if (NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+		ds_vfs_keep_scan(fsp, blob);
+		data_blob_free(&blob);
+	}
+}
+
 void ds_capture_scan(TALLOC_CTX *mem_ctx,
-		     const struct files_struct *fsp,
+		     struct files_struct *fsp,
+		     bool live,
 		     struct ds_open *record)
 {
 	struct dptr_state state;
 
 	if (fsp->dptr == NULL) {
+		return;
+	}
+	if (live && ds_save_is_scanning(fsp)) {
+		ds_capture_former_scan(mem_ctx, fsp, record);
 		return;
 	}
 
@@ -54,6 +104,9 @@ void ds_capture_scan(TALLOC_CTX *mem_ctx,
 		.overflow_dname = state.overflow_dname,
 		.overflow_mode = state.overflow_mode,
 	};
+	if (live) {
+		ds_keep_scan(fsp, record->scan);
+	}
 }
 
 NTSTATUS ds_restore_scan(struct files_struct *fsp,

@@ -21,7 +21,6 @@
 #include "smbd/smbd.h"
 #include "smbd/globals.h"
 #include "source3/smbd/smbXsrv_session.h"
-#include "lib/util/server_id.h"
 #include "locking/leases_db.h"
 #include "locking/share_mode_lock.h"
 #include "librpc/gen_ndr/open_files.h"
@@ -137,7 +136,7 @@ void ds_effect_unlink(struct connection_struct *conn,
 /* ---- after the process was killed */
 
 struct ds_effect_opens {
-	const struct server_id *old;
+	const struct ds_restore *restore;
 	bool others;
 };
 
@@ -147,7 +146,7 @@ static bool ds_effect_open_fn(struct share_mode_entry *e,
 {
 	struct ds_effect_opens *opens = private_data;
 
-	if (!server_id_equal(&e->pid, opens->old)) {
+	if (!ds_restore_is_former(opens->restore, &e->pid)) {
 		opens->others = true;
 	}
 	return opens->others;
@@ -159,7 +158,7 @@ static bool ds_effect_open_fn(struct share_mode_entry *e,
 static bool ds_effect_is_used(struct ds_restore *restore,
 			      struct file_id file_id)
 {
-	struct ds_effect_opens opens = { .old = &restore->old->server_id, };
+	struct ds_effect_opens opens = { .restore = restore, };
 	struct share_mode_lock *lck = NULL;
 
 	lck = fetch_share_mode_unlocked(talloc_tos(), file_id);

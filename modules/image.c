@@ -47,6 +47,8 @@ struct ds_image_header {
 	uint32_t complete;
 	/* where the log that counts begins; the commit mark of a new one */
 	uint64_t log;
+	/* of readers: no sum is made of them */
+	uint8_t notes[DS_IMAGE_NOTES];
 };
 
 /* Records follow it */
@@ -685,6 +687,11 @@ bool ds_image_next(const struct ds_image *image,
 int ds_image_fd(const struct ds_image *image)
 {
 	return image->fd;
+}
+
+uint8_t *ds_image_notes(const struct ds_image *image)
+{
+	return ds_image_header(image)->notes;
 }
 
 size_t ds_image_size(const struct ds_image *image)

@@ -143,6 +143,13 @@ unsigned int ds_image_side(const struct ds_image *image);
 size_t ds_image_size(const struct ds_image *image);
 
 /*
+ * Bytes that are zero at first, for readers: what one writes there is found by
+ * the next one if it is killed. They belong to the image.
+ */
+#define DS_IMAGE_NOTES 256
+uint8_t *ds_image_notes(const struct ds_image *image);
+
+/*
  * Overwrite everything: an image holds the keys of sessions. It has no
  * record any more, and can only be freed.
  */

@@ -260,7 +260,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		}
 	}
 
-	ds_capture_scan(frame, fsp, &record);
+	ds_capture_scan(frame, fsp, cap->live, &record);
 	status = ds_capture_notify(frame, fsp, &record);
 	if (!NT_STATUS_IS_OK(status)) {
 		goto done;
@@ -502,6 +502,32 @@ static bool ds_restore_locks(struct files_struct *fsp,
 }
 
 /*
+ * The entry is the former process', or one's that came before us and gave it
+ * the number that we give it: that is counted, and the order is the same.
+ */
+static bool ds_restore_entry(const struct ds_restore *restore,
+			     struct share_mode_lock *lck,
+			     struct files_struct *fsp,
+			     uint64_t share_file_id,
+			     uint64_t mid)
+{
+	uint64_t new_id = fh_get_gen_id(fsp->fh);
+	bool ok = false;
+	size_t i;
+
+	for (i = 0; !ok && (i < restore->num_former); i++) {
+		ok = reset_share_mode_entry(
+			lck,
+			restore->former[i],
+			(i == 0) ? share_file_id : new_id,
+			messaging_server_id(fsp->conn->sconn->msg_ctx),
+			mid,
+			new_id);
+	}
+	return ok;
+}
+
+/*
  * The entries in the databases shared with the others become ours. They
  * were never away: nobody got in between.
  */
@@ -512,7 +538,8 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 	struct ds_restore_open_state *state = private_data;
 	const struct ds_open *record = state->record;
 	struct files_struct *fsp = state->fsp;
-	const struct server_id *old = &state->restore->old->server_id;
+	const struct ds_restore *restore = state->restore;
+	size_t i;
 	bool ok;
 
 	if (record->oplock_type == LEASE_OPLOCK) {
@@ -524,13 +551,8 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 		fsp->oplock_type = record->oplock_type;
 	}
 
-	ok = reset_share_mode_entry(
-		lck,
-		*old,
-		record->share_file_id,
-		messaging_server_id(fsp->conn->sconn->msg_ctx),
-		record->mid,
-		fh_get_gen_id(fsp->fh));
+	ok = ds_restore_entry(
+		restore, lck, fsp, record->share_file_id, record->mid);
 	if (!ok) {
 		state->status = NT_STATUS_NOT_FOUND;
 		return;
@@ -539,9 +561,11 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 	/* a close cleans up from here on */
 	fsp->fsp_flags.is_fsa = true;
 
-	if (br_lck != NULL) {
-		ok = brl_adopt(
-			fsp, br_lck, old, state->restore->resume == NULL);
+	for (i = 0; (br_lck != NULL) && (i < restore->num_former); i++) {
+		ok = brl_adopt(fsp,
+			       br_lck,
+			       &restore->former[i],
+			       restore->resume == NULL);
 		if (!ok) {
 			state->status = NT_STATUS_INTERNAL_DB_ERROR;
 			return;
@@ -606,13 +630,12 @@ static void ds_restore_base_locked(struct share_mode_lock *lck,
 	struct ds_restore_open_state *state = private_data;
 	bool ok;
 
-	ok = reset_share_mode_entry(
-		lck,
-		state->restore->old->server_id,
-		state->record->base_share_file_id,
-		messaging_server_id(state->fsp->conn->sconn->msg_ctx),
-		0, /* mid: no request asked for this open */
-		fh_get_gen_id(state->fsp->fh));
+	/* mid: no request asked for this open */
+	ok = ds_restore_entry(state->restore,
+			      lck,
+			      state->fsp,
+			      state->record->base_share_file_id,
+			      0);
 	state->status = ok ? NT_STATUS_OK : NT_STATUS_NOT_FOUND;
 }
 

@@ -30,6 +30,7 @@
  */
 #define DS_TICK (20 * 10000)
 
+struct server_id;
 struct smbXsrv_client;
 struct smbXsrv_connection;
 struct smbXsrv_session;
@@ -79,6 +80,13 @@ struct ds_restore {
 	struct smbXsrv_client *client;
 	struct smbd_server_connection *sconn;
 	struct ds_client *old;
+	/*
+	 * Processes to which the client may still belong in Samba's
+	 * databases: the one before, then those that were killed when they
+	 * brought it back
+	 */
+	struct server_id *former;
+	size_t num_former;
 	/* a descriptor is set to -1 when somebody has taken it */
 	int *fds;
 	size_t num_fds;
@@ -116,6 +124,10 @@ NTSTATUS ds_capture_client(TALLOC_CTX *mem_ctx,
 NTSTATUS ds_restore_client(const struct ds_image *image,
 			   struct ds_restore *restore,
 			   struct smbXsrv_connection *xconn);
+
+/* Is it one of restore->former? */
+bool ds_restore_is_former(const struct ds_restore *restore,
+			  const struct server_id *id);
 
 /*
  * Stage one record. The key is what tells it from the others of its type as
@@ -199,7 +211,8 @@ void ds_restore_breaks(struct ds_restore *restore);
 
 /* The parts of an open that exist for directories only */
 void ds_capture_scan(TALLOC_CTX *mem_ctx,
-		     const struct files_struct *fsp,
+		     struct files_struct *fsp,
+		     bool live,
 		     struct ds_open *record);
 NTSTATUS ds_restore_scan(struct files_struct *fsp,
 			 const struct ds_scan *scan);
@@ -244,6 +257,9 @@ void ds_vfs_expect_open(struct files_struct *fsp, int fd);
 void ds_vfs_saved(struct files_struct *fsp);
 bool ds_vfs_is_saved(struct files_struct *fsp);
 bool ds_vfs_is_known(struct files_struct *fsp);
+/* struct ds_scan as NDR, as the image has it; kept is a copy */
+DATA_BLOB ds_vfs_scan(struct files_struct *fsp);
+void ds_vfs_keep_scan(struct files_struct *fsp, DATA_BLOB blob);
 /* Did the client ask for a key to copy from it? */
 bool ds_vfs_has_resume_key(struct files_struct *fsp);
 

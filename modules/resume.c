@@ -24,7 +24,6 @@
 #include "lib/util/bitmap.h"
 #include "locking/share_mode_lock.h"
 #include "dbwrap/dbwrap.h"
-#include "lib/util/server_id.h"
 #include "locking/leases_db.h"
 #include "librpc/gen_ndr/smbXsrv.h"
 #include "smbd/smbXsrv_open.h"
@@ -650,7 +649,7 @@ static int ds_resume_forget_fn(struct db_record *rec,
 {
 	const struct ds_restore *restore = private_data;
 
-	if (server_id_equal(&global->server_id, &restore->old->server_id)) {
+	if (ds_restore_is_former(restore, &global->server_id)) {
 		(void)dbwrap_record_delete(rec);
 	}
 	return 0;
@@ -658,7 +657,7 @@ static int ds_resume_forget_fn(struct db_record *rec,
 
 void ds_resume_forget(struct ds_restore *restore)
 {
-	if (restore->resume->creates) {
+	if (restore->resume->creates || (restore->num_former > 1)) {
 		(void)smbXsrv_open_global_traverse(
 			ds_resume_forget_fn, restore);
 	}

@@ -118,6 +118,8 @@ static struct ds_save {
 	/* of the request that was dispatched last, NULL if it is done */
 	struct ds_slot *current;
 	bool current_is_compound;
+	/* what it has changed is being saved */
+	const struct smbd_smb2_request *answered;
 	struct ds_save_effect *effects;
 	uint64_t next_effect;
 	struct ds_save_closed *closed;
@@ -1015,6 +1017,31 @@ static int ds_save_put_named(struct files_struct *fsp)
 	return ret;
 }
 
+bool ds_save_is_scanning(const struct files_struct *fsp)
+{
+	const struct ds_save_channel *ch = NULL;
+	const struct smbd_smb2_request *req = NULL;
+
+	if (ds_save == NULL) {
+		return false;
+	}
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		for (req = ch->xconn->smb2.requests;
+		     req != NULL;
+		     req = req->next) {
+			if ((req->compat_chain_fsp == fsp) &&
+			    (req->durable != NULL) &&
+			    (req != ds_save->answered) &&
+			    (SVAL(SMBD_SMB2_IN_HDR_PTR(req),
+				  SMB2_HDR_OPCODE) == SMB2_OP_QUERY_DIRECTORY))
+			{
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
 static bool ds_save_is_watched(struct files_struct *fsp)
 {
 	return (fsp->notify != NULL) ||
@@ -1187,16 +1214,18 @@ static int ds_save_put_answer(struct ds_save_channel *ch,
 {
 	struct ds_slot *slot = req->durable;
 	int idx;
-	int ret;
+	int ret = 0;
 
+	ds_save->answered = req;
 	for (idx = 1;
-	     idx < req->in.vector_count;
+	     (idx < req->in.vector_count) && (ret == 0);
 	     idx += SMBD_SMB2_NUM_IOV_PER_REQ)
 	{
 		ret = ds_save_put_changes(req, idx);
-		if (ret != 0) {
-			return ret;
-		}
+	}
+	ds_save->answered = NULL;
+	if (ret != 0) {
+		return ret;
 	}
 	if (slot == NULL) {
 		return 0;

@@ -162,6 +162,7 @@ struct ds_segment {
 };
 
 struct ds_resume;
+struct files_struct;
 struct smbd_server_connection;
 struct smbXsrv_connection;
 struct smbd_smb2_request;
@@ -236,6 +237,8 @@ void ds_save_effected(void);
 /* Is that request a compound? */
 bool ds_save_in_compound(void);
 void ds_save_once(void);
+/* Is it further than the client was told? */
+bool ds_save_is_scanning(const struct files_struct *fsp);
 /* When a file or directory was changed is not certain until then. */
 void ds_save_again_soon(void);
 /* Nobody may go on with what is being taken down */

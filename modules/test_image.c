@@ -38,7 +38,8 @@
 
 /* Of the log, of the image with the log in it, of a record */
 #define LOG_SIZE 8
-#define HEADER_SIZE (24 + LOG_SIZE)
+#define NOTES_OFFSET 24
+#define HEADER_SIZE (NOTES_OFFSET + DS_IMAGE_NOTES + LOG_SIZE)
 #define RECORD_SIZE 24
 
 /* Where in the image it says where the log is */
@@ -587,6 +588,10 @@ static void test_flipped(void **state)
 	used = ds_image_size(t->image);
 
 	for (pos = 0; pos < used + 64; pos++) {
+		if (pos == NOTES_OFFSET) {
+			/* the image says nothing about what they are */
+			pos += DS_IMAGE_NOTES;
+		}
 		for (bit = 0; bit < 8; bit++) {
 			struct ds_image *image = NULL;
 			int ret;
@@ -685,7 +690,7 @@ static void test_wipe(void **state)
 {
 	struct test *t = *state;
 	/* used to the end */
-	const size_t lengths[] = { 1000, 3 * CHUNK + 1, CHUNK - 1120 };
+	const size_t lengths[] = { 1000, 3 * CHUNK + 1, CHUNK - 1120 - DS_IMAGE_NOTES };
 	struct ds_image *reader = NULL;
 	int fd = ds_image_fd(t->image);
 	off_t size;
@@ -842,7 +847,7 @@ static void check_model(const struct ds_image *written, const struct model *m)
 }
 
 /* Where the first one is */
-#define FRONT 24
+#define FRONT (NOTES_OFFSET + DS_IMAGE_NOTES)
 
 /*
  * A short log behind the place of a longer one, which took so much data

@@ -277,12 +277,14 @@ struct ds_vfs_open {
 	uint64_t persistent_id;
 	uint32_t flags;
 	bool has_resume_key;
+	DATA_BLOB scan;
 };
 
 static void ds_vfs_open_destroy(void *private_data)
 {
 	struct ds_vfs_open *open = private_data;
 
+	data_blob_free(&open->scan);
 	if (open->persistent_id != 0) {
 		ds_save_closed(open->persistent_id);
 	}
@@ -315,6 +317,23 @@ bool ds_vfs_has_resume_key(struct files_struct *fsp)
 	const struct ds_vfs_open *open = ds_vfs_open(fsp);
 
 	return (open != NULL) && open->has_resume_key;
+}
+
+DATA_BLOB ds_vfs_scan(struct files_struct *fsp)
+{
+	const struct ds_vfs_open *open = ds_vfs_open(fsp);
+
+	return (open != NULL) ? open->scan : data_blob_null;
+}
+
+void ds_vfs_keep_scan(struct files_struct *fsp, DATA_BLOB blob)
+{
+	struct ds_vfs_open *open = ds_vfs_add_open(fsp);
+
+	if (open != NULL) {
+		data_blob_free(&open->scan);
+		open->scan = data_blob_dup_talloc(NULL, blob);
+	}
 }
 
 /*
