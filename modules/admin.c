@@ -233,10 +233,11 @@ static void ds_admin_status_done(struct ds_admin_conn *conn)
 	keeper = ds_admin_keeper(parent, &events);
 
 	ds_admin_reply(conn,
-		       json_pack("{sb ss so so so so}",
+		       json_pack("{sb ss so so so so so}",
 				 "ok", true,
 				 "version", samba_version_string(),
 				 "smbd", ds_admin_smbd(parent),
+				 "crashes", ds_crash_status(parent),
 				 "keeper", keeper,
 				 "connections", conn->connections,
 				 "events",

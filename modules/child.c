@@ -863,20 +863,29 @@ static void ds_child_restored(struct tevent_context *ev,
 	struct ds_restore *restore = ds_child->restore;
 	NTTIME pause = ds_now() - restore->old->frozen;
 	json_t *lost = json_array();
+	json_t *again = json_object();
 	json_t *report = NULL;
 	size_t i;
 	NTSTATUS status;
 
+	for (i = 0; i < ARRAY_SIZE(restore->again); i++) {
+		if (restore->again[i] != 0) {
+			json_object_set_new(again,
+					    smb2_opcode_name(i),
+					    json_integer(restore->again[i]));
+		}
+	}
 	/* more than a few would not fit into a packet, nor help anybody */
 	for (i = 0; i < MIN(restore->num_lost, DS_LOST_MAX); i++) {
 		json_array_append_new(lost, json_string(restore->lost[i]));
 	}
-	report = json_pack("{ss ss sI sI so}",
+	report = json_pack("{ss ss sI so sI so}",
 			   "op", "thawed",
 			   "client",
 			   ds_client_name(talloc_tos(), ds_child->sconn),
 			   /* NTTIME counts 100 ns */
 			   "pause_ms", (json_int_t)(pause / 10000),
+			   "again", again,
 			   "num_lost", (json_int_t)restore->num_lost,
 			   "lost", lost);
 	if (keeper_json_size(report) > KEEPER_PACKET_MAX) {
@@ -884,6 +893,8 @@ static void ds_child_restored(struct tevent_context *ev,
 		json_array_clear(lost);
 	}
 	(void)ds_send(ds_child->fd, report);
+
+	ds_restore_forget_leases(restore);
 
 	/*
 	 * In the order in which it would have happened: what was answered
@@ -1001,7 +1012,10 @@ static const char *ds_child_restore(struct smbXsrv_connection *xconn)
 		restore->old->frozen = held->since;
 	}
 	ds_child->image = image;
-	return NT_STATUS_IS_OK(status) ? NULL : nt_errstr(status);
+	if (NT_STATUS_IS_OK(status)) {
+		return NULL;
+	}
+	return (restore->reason != NULL) ? restore->reason : nt_errstr(status);
 }
 
 /*
@@ -1114,6 +1128,7 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	ds_child_report("restored");
 	do {
 		if (!ds_child_wait(op, sizeof(op))) {
+			ds_child_orphan();
 			exit_server_cleanly("the parent has ended");
 		}
 	} while (!strequal(op, "thaw"));

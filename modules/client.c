@@ -567,6 +567,7 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	DATA_BLOB data;
 	NTSTATUS status;
 
+	restore->image = image;
 	status = ds_restore_former(image, restore);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;

@@ -41,6 +41,9 @@
 #define DS_CRASH_MAX 50
 #define DS_CRASH_SECONDS 1
 
+/* Different ones, in the status */
+#define DS_CRASH_REASONS 20
+
 static struct ds_peer *ds_crash_find(struct ds_parent *parent, pid_t pid)
 {
 	struct ds_peer *peer = NULL;
@@ -88,6 +91,53 @@ static const char *ds_crash_client(const struct ds_peer *peer)
 	return (peer->client != NULL) ? peer->client : "?";
 }
 
+static void ds_crash_add(json_t **counts, const char *name, json_int_t num)
+{
+	if (*counts == NULL) {
+		*counts = json_object();
+	}
+	json_object_set_new(
+		*counts,
+		name,
+		json_integer(num + json_integer_value(
+					   json_object_get(*counts, name))));
+}
+
+void ds_crash_count(struct ds_parent *parent, json_t *report)
+{
+	const char *command = NULL;
+	json_t *num = NULL;
+
+	parent->num_survived += 1;
+	json_object_foreach(json_object_get(report, "again"), command, num) {
+		ds_crash_add(&parent->again, command, json_integer_value(num));
+	}
+}
+
+void ds_crash_count_dropped(struct ds_parent *parent, const char *reason)
+{
+	/* the status has to end somewhere */
+	const char *name = (json_object_size(parent->dropped) <
+			    DS_CRASH_REASONS) ? reason : "others";
+
+	parent->num_dropped += 1;
+	ds_crash_add(&parent->dropped, name, 1);
+}
+
+json_t *ds_crash_status(const struct ds_parent *parent)
+{
+	json_t *again = (parent->again != NULL) ?
+		json_incref(parent->again) : json_object();
+	json_t *dropped = (parent->dropped != NULL) ?
+		json_incref(parent->dropped) : json_object();
+
+	return json_pack("{sI sI so so}",
+			 "survived", parent->num_survived,
+			 "dropped", parent->num_dropped,
+			 "requests", again,
+			 "reasons", dropped);
+}
+
 static void ds_crash_event(struct ds_parent *parent,
 			   const struct ds_peer *peer,
 			   json_int_t connections,
@@ -96,8 +146,18 @@ static void ds_crash_event(struct ds_parent *parent,
 	char buf[32] = "";
 	time_t now = time(NULL);
 	struct tm *tm = gmtime(&now);
+	json_t *lost = json_array();
+	json_t *reason = NULL;
 	json_t *event = NULL;
+	size_t i;
 
+	json_array_foreach(json_object_get(report, "lost"), i, reason) {
+		json_array_append_new(lost,
+				      json_pack("{ss sO}",
+						"client",
+						ds_crash_client(peer),
+						"reason", reason));
+	}
 	if (tm != NULL) {
 		strftime(buf, sizeof(buf), "%Y-%m-%dT%H:%M:%SZ", tm);
 	}
@@ -108,7 +168,8 @@ static void ds_crash_event(struct ds_parent *parent,
 			  "connections", connections,
 			  "longest_pause_ms", ds_json_int(report, "pause_ms"),
 			  "lost", ds_json_int(report, "num_lost"),
-			  "lost_detail", json_object_get(report, "lost"));
+			  "lost_detail", lost);
+	json_decref(lost);
 	if ((event != NULL) && (parent->keeper != NULL)) {
 		(void)keeper_event(parent->keeper, event);
 	}
@@ -122,17 +183,16 @@ static void ds_crash_lost(struct ds_parent *parent,
 			  struct ds_peer *victim,
 			  const char *reason)
 {
-	json_t *report = json_pack("{sI s[{ss ss}]}",
+	json_t *report = json_pack("{sI s[s]}",
 				   "num_lost", (json_int_t)1,
-				   "lost",
-				   "client", ds_crash_client(victim),
-				   "reason", reason);
+				   "lost", reason);
 
 	DBG_ERR("client %s: its process %d was killed, and it cannot go on: "
 		"%s\n",
 		ds_crash_client(victim),
 		(int)victim->pid,
 		reason);
+	ds_crash_count_dropped(parent, reason);
 	ds_crash_event(parent, victim, 0, report);
 	json_decref(report);
 
@@ -335,6 +395,7 @@ void ds_crash_peer(struct ds_peer *peer, const char *op, json_t *json)
 			(int)peer->pid,
 			ds_json_int(json, "pause_ms"));
 		peer->resumed = 0;
+		ds_crash_count(parent, json);
 		ds_crash_event(parent, peer, 1, json);
 	} else if (strequal(op, "failed") && (victim != NULL)) {
 		peer->victim = NULL;

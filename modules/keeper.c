@@ -153,7 +153,10 @@ void ds_keeper_start(struct ds_parent *parent)
 	int ret;
 
 	ret = ds_keeper_connect(parent);
-	if ((ret == ENOENT) || (ret == ECONNREFUSED)) {
+	if ((ret == ENOENT) || (ret == ECONNREFUSED) ||
+	    /* it was about to end */
+	    (ret == ECONNRESET) || (ret == EPIPE))
+	{
 		ret = ds_keeper_spawn(parent);
 		if (ret == 0) {
 			ret = ds_keeper_connect(parent);
@@ -163,6 +166,9 @@ void ds_keeper_start(struct ds_parent *parent)
 		DBG_WARNING("The keeper is process %d.\n",
 			    (int)keeper_conn_pid(parent->keeper));
 		parent->keeper_wait = 0;
+		if (parent->guarded) {
+			(void)ds_guard(parent);
+		}
 		ds_keeper_fill(parent);
 		return;
 	}

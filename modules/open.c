@@ -20,6 +20,7 @@
 #include "includes.h"
 #include "smbd/smbd.h"
 #include "smbd/globals.h"
+#include "lib/util/server_id.h"
 #include "smbd/fd_handle.h"
 #include "source3/smbd/smbXsrv_session.h"
 #include "smbd/smbXsrv_open.h"
@@ -120,7 +121,7 @@ NTTIME ds_certain_time(const struct timespec *ts)
 /*
  * May the client take what it has read for true, but not write?
  */
-static bool ds_open_reads_only(const struct files_struct *fsp)
+static bool ds_open_reads_only(struct files_struct *fsp)
 {
 	uint32_t state = fsp_lease_type(fsp);
 
@@ -242,16 +243,6 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 		record.lease_state = fsp->lease->lease.lease_state;
 	}
 	record.break_timeout = fsp_break_timeout(fsp);
-	if (cap->live && ds_open_reads_only(fsp) &&
-	    NT_STATUS_IS_OK(vfs_stat_fsp(fd_fsp)))
-	{
-		record.unchanged_since = ds_certain_time(
-			&fd_fsp->fsp_name->st.st_ex_ctime);
-		if (record.unchanged_since == 0) {
-			record.unchanged_since = 1;
-			ds_save_again_soon();
-		}
-	}
 
 	if (cap->live && (fsp->current_lock_count != 0)) {
 		status = ds_capture_locks(frame, fsp, &record);
@@ -280,6 +271,7 @@ struct ds_restore_open_state {
 	struct ds_restore *restore;
 	const struct ds_open *record;
 	struct files_struct *fsp;
+	bool break_sent;
 	NTSTATUS status;
 };
 
@@ -344,7 +336,35 @@ static NTSTATUS ds_restore_break(struct ds_restore_open_state *state,
 }
 
 /*
- * As if the one who has changed the file said so now.
+ * The process before was killed between the share mode entry and the lease.
+ */
+void ds_restore_forget_leases(const struct ds_restore *restore)
+{
+	const struct GUID *guid = &restore->old->client_guid;
+	size_t i;
+
+	for (i = 0; i < restore->num_closed; i++) {
+		const struct ds_closed *closed = &restore->closed[i];
+		struct share_mode_lock *lck = NULL;
+
+		if (!closed->lease) {
+			continue;
+		}
+		lck = get_existing_share_mode_lock(
+			talloc_tos(), closed->file_id);
+		if (lck != NULL) {
+			(void)remove_lease_if_stale(
+				lck, guid, &closed->lease_key);
+		} else {
+			(void)leases_db_del(
+				guid, &closed->lease_key, &closed->file_id);
+		}
+		TALLOC_FREE(lck);
+	}
+}
+
+/*
+ * As if the one who has sent it did so now.
  */
 static void ds_restore_missed_break(struct files_struct *fsp)
 {
@@ -370,7 +390,7 @@ void ds_restore_breaks(struct ds_restore *restore)
 		if (missed->op == NULL) {
 			continue;
 		}
-		if (ds_resume_is_changed(restore->resume, missed)) {
+		if (ds_resume_has_missed(restore->resume, missed)) {
 			ds_restore_missed_break(missed);
 		}
 	}
@@ -531,6 +551,27 @@ static bool ds_restore_entry(const struct ds_restore *restore,
  * The entries in the databases shared with the others become ours. They
  * were never away: nobody got in between.
  */
+/*
+ * Nobody waits for a break of what is only to read, so one that the killed
+ * process did not see is told by nothing else.
+ */
+static bool ds_find_break_sent(struct share_mode_entry *e,
+			       bool *modified,
+			       void *private_data)
+{
+	struct ds_restore_open_state *state = private_data;
+	const struct files_struct *fsp = state->fsp;
+	struct server_id self = messaging_server_id(fsp->conn->sconn->msg_ctx);
+
+	if (!server_id_equal(&e->pid, &self) ||
+	    (e->share_file_id != fh_get_gen_id(fsp->fh)))
+	{
+		return false;
+	}
+	state->break_sent = (e->flags & SHARE_MODE_FLAG_BREAK_SENT);
+	return true;
+}
+
 static void ds_restore_open_locked(struct share_mode_lock *lck,
 				   struct byte_range_lock *br_lck,
 				   void *private_data)
@@ -555,6 +596,11 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 		restore, lck, fsp, record->share_file_id, record->mid);
 	if (!ok) {
 		state->status = NT_STATUS_NOT_FOUND;
+		return;
+	}
+	ok = share_mode_forall_entries(lck, ds_find_break_sent, state);
+	if (!ok) {
+		state->status = NT_STATUS_INTERNAL_DB_ERROR;
 		return;
 	}
 
@@ -786,17 +832,12 @@ static NTSTATUS ds_restore_file(struct ds_restore *restore,
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	if ((restore->resume != NULL) && (record->unchanged_since != 0)) {
-		const struct files_struct *fd_fsp =
-			fsp_is_alternate_stream(fsp) ? fsp->base_fsp : fsp;
-		NTTIME ctime = full_timespec_to_nt_time(
-			&fd_fsp->fsp_name->st.st_ex_ctime);
-
-		if (ctime != record->unchanged_since) {
-			status = ds_resume_changed(restore->resume, fsp);
-			if (!NT_STATUS_IS_OK(status)) {
-				return status;
-			}
+	if (state.break_sent && (restore->resume != NULL) &&
+	    ds_open_reads_only(fsp))
+	{
+		status = ds_resume_missed(restore->resume, fsp);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
 		}
 	}
 	fsp->sent_oplock_break = record->sent_oplock_break;

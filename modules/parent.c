@@ -349,6 +349,8 @@ static int ds_parent_destructor(struct ds_parent *parent)
 		}
 	}
 	json_decref(parent->argv);
+	json_decref(parent->again);
+	json_decref(parent->dropped);
 	return 0;
 }
 

@@ -88,6 +88,8 @@ struct ds_parent {
 	struct ds_config *config;
 	/* false if an option is wrong: nothing is protected then */
 	bool config_ok;
+	/* the keeper has been asked to hold Samba's databases */
+	bool guarded;
 
 	/* keeper.c */
 	struct keeper_conn *keeper;
@@ -99,6 +101,14 @@ struct ds_parent {
 	struct ds_peer *peers;
 	int peers_fd;
 	struct tevent_fd *peers_fde;
+
+	/* clients whose processes were killed, since smbd was started */
+	json_int_t num_survived;
+	json_int_t num_dropped;
+	/* their requests that were run again: { command: number } */
+	json_t *again;
+	/* why they were dropped: { reason: number } */
+	json_t *dropped;
 
 	/* stop.c: while smbd ends */
 	struct ds_stop *stop;
@@ -150,6 +160,10 @@ bool ds_crash_zombie(pid_t pid, int code, int status);
 bool ds_crash_begin(struct ds_peer *peer);
 /* A process that takes over said something */
 void ds_crash_peer(struct ds_peer *peer, const char *op, json_t *json);
+/* For the status: a client goes on, of which a process reports; or does not */
+void ds_crash_count(struct ds_parent *parent, json_t *report);
+void ds_crash_count_dropped(struct ds_parent *parent, const char *reason);
+json_t *ds_crash_status(const struct ds_parent *parent);
 
 /* keeper.c */
 

@@ -67,6 +67,10 @@ struct ds_resume;
 struct ds_closed {
 	uint64_t volatile_id;
 	uint8_t body[0x3C];
+	/* it had one, which may be left over */
+	bool lease;
+	struct smb2_lease_key lease_key;
+	struct file_id file_id;
 };
 
 struct ds_break {
@@ -77,6 +81,7 @@ struct ds_break {
 
 /* An image being read */
 struct ds_restore {
+	const struct ds_image *image;
 	struct smbXsrv_client *client;
 	struct smbd_server_connection *sconn;
 	struct ds_client *old;
@@ -101,6 +106,10 @@ struct ds_restore {
 	/* opens that a request was closing, and that are gone */
 	struct ds_closed *closed;
 	size_t num_closed;
+	/* why it cannot be brought back, if there is more than a status */
+	const char *reason;
+	/* those that are run again, by command */
+	uint32_t again[SMB2_OP_BREAK + 1];
 	/* handles that could not be brought back */
 	const char **lost;
 	size_t num_lost;
@@ -205,6 +214,9 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 
 /* As NTTIME; 0 if the file may change once more without another time */
 NTTIME ds_certain_time(const struct timespec *ts);
+
+/* Remove what is left over of opens that are gone. When all are back. */
+void ds_restore_forget_leases(const struct ds_restore *restore);
 
 /* Send what ds_restore_open() found was not sent. Event loop. */
 void ds_restore_breaks(struct ds_restore *restore);

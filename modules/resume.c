@@ -88,10 +88,19 @@ static bool ds_resume_place(DATA_BLOB data, struct ds_place *place)
 /*
  * What was read of the next PDU
  */
-static NTSTATUS ds_resume_reading(const struct ds_resume *resume,
+static const char *ds_resume_pdu_name(const uint8_t *pdu, size_t len)
+{
+	if ((len < SMB2_HDR_BODY) || (IVAL(pdu, 0) != SMB2_MAGIC)) {
+		return "encrypted";
+	}
+	return smb2_opcode_name(SVAL(pdu, SMB2_HDR_OPCODE));
+}
+
+static NTSTATUS ds_resume_reading(struct ds_restore *restore,
 				  struct ds_resume_channel *rc,
 				  const struct ds_channel *channel)
 {
+	const struct ds_resume *resume = restore->resume;
 	const struct ds_reading *reading = &channel->reading;
 	struct smbXsrv_connection *xconn = rc->xconn;
 	uint64_t got = rc->read - rc->stream.received;
@@ -109,7 +118,8 @@ static NTSTATUS ds_resume_reading(const struct ds_resume *resume,
 	}
 
 	got -= NBT_HDR_SIZE;
-	if ((reading->received != rc->stream.received) ||
+	pdu = ds_buffers_at(resume->buffers, reading->offset, reading->length);
+	if ((pdu == NULL) || (reading->received != rc->stream.received) ||
 	    (reading->length != xconn->smb2.request_read_state.pktfull) ||
 	    (got > reading->length))
 	{
@@ -117,10 +127,6 @@ static NTSTATUS ds_resume_reading(const struct ds_resume *resume,
 			"the image\n",
 			got);
 		return NT_STATUS_DATA_ERROR;
-	}
-	pdu = ds_buffers_at(resume->buffers, reading->offset, reading->length);
-	if (pdu == NULL) {
-		return NT_STATUS_INVALID_PARAMETER;
 	}
 	if (got < reading->length) {
 		return ds_restore_incoming(xconn, data_blob_const(pdu, got));
@@ -131,10 +137,13 @@ static NTSTATUS ds_resume_reading(const struct ds_resume *resume,
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	if (reading->crashes + 1 >= DS_RESUME_CRASHES) {
-		DBG_ERR("%d processes have ended over one PDU of %" PRIu64
-			" bytes, it is not processed again\n",
+		restore->reason = talloc_asprintf(
+			restore,
+			"%d processes have ended over one PDU (%s, %" PRIu64
+			" bytes) before it could be run",
 			DS_RESUME_CRASHES,
-			reading->length);
+			ds_resume_pdu_name(pdu, got),
+			got);
 		return NT_STATUS_CANNOT_MAKE;
 	}
 	memcpy(xconn->smb2.request_read_state.pktbuf, pdu, got);
@@ -327,7 +336,7 @@ NTSTATUS ds_resume_channel(struct ds_restore *restore,
 	xconn->smb2.credits.seq_range = s->seq_range;
 	xconn->smb2.credits.granted = s->granted;
 
-	status = ds_resume_reading(resume, rc, channel);
+	status = ds_resume_reading(restore, rc, channel);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
@@ -380,6 +389,98 @@ static bool ds_resume_again(const struct smbd_smb2_request *req, int idx)
 	}
 }
 
+/*
+ * [MS-SMB2] 2.2: where a command has its FileId; 0: nowhere
+ */
+static size_t ds_resume_file_id(uint16_t opcode)
+{
+	switch (opcode) {
+	case SMB2_OP_CLOSE:
+	case SMB2_OP_FLUSH:
+	case SMB2_OP_LOCK:
+	case SMB2_OP_IOCTL:
+	case SMB2_OP_QUERY_DIRECTORY:
+	case SMB2_OP_NOTIFY:
+	case SMB2_OP_BREAK:
+		return 0x08;
+	case SMB2_OP_READ:
+	case SMB2_OP_WRITE:
+	case SMB2_OP_SETINFO:
+		return 0x10;
+	case SMB2_OP_GETINFO:
+		return 0x18;
+	}
+	return 0;
+}
+
+static const char *ds_resume_open_name(struct ds_restore *restore,
+				       uint64_t persistent_id)
+{
+	const char *name = NULL;
+	size_t pos = 0;
+	uint32_t type;
+	uint64_t key;
+	DATA_BLOB data;
+
+	while (ds_image_next(restore->image, &pos, &type, &key, &data)) {
+		struct ds_open open;
+		enum ndr_err_code ndr_err;
+
+		if ((type != DS_RECORD_OPEN) || (key != persistent_id)) {
+			continue;
+		}
+		ndr_err = ndr_pull_struct_blob(
+			&data,
+			restore,
+			&open,
+			(ndr_pull_flags_fn_t)ndr_pull_ds_open);
+		if (NDR_ERR_CODE_IS_SUCCESS(ndr_err)) {
+			name = open.base_name;
+		}
+		break;
+	}
+	return name;
+}
+
+/*
+ * For an administrator: which file a request is about. "" if it is about none
+ */
+static const char *ds_resume_file(struct ds_restore *restore,
+				  const struct smbd_smb2_request *req,
+				  int idx)
+{
+	const uint8_t *inhdr = SMBD_SMB2_IDX_HDR_IOV(req, in, idx)->iov_base;
+	const struct iovec *body = SMBD_SMB2_IOV_IDX_OFS(
+		req, in, idx, SMBD_SMB2_BODY_IOV_OFS);
+	const struct iovec *dyn = SMBD_SMB2_IOV_IDX_OFS(
+		req, in, idx, SMBD_SMB2_DYN_IOV_OFS);
+	uint16_t opcode = SVAL(inhdr, SMB2_HDR_OPCODE);
+	size_t offset = ds_resume_file_id(opcode);
+	const char *name = NULL;
+	char *path = NULL;
+	size_t len;
+
+	if ((opcode == SMB2_OP_CREATE) && (body->iov_len >= 0x38)) {
+		len = SVAL((const uint8_t *)body->iov_base, 0x2E);
+		if (convert_string_talloc(restore,
+					  CH_UTF16,
+					  CH_UNIX,
+					  dyn->iov_base,
+					  MIN(len, dyn->iov_len),
+					  &path,
+					  &len))
+		{
+			name = path;
+		}
+	} else if ((offset != 0) && (body->iov_len >= offset + 0x10)) {
+		name = ds_resume_open_name(
+			restore,
+			BVAL((const uint8_t *)body->iov_base, offset));
+	}
+	return (name != NULL) ?
+		talloc_asprintf(restore, " of \"%s\"", name) : "";
+}
+
 static NTSTATUS ds_resume_check(struct ds_restore *restore,
 				const struct smbd_smb2_request *req,
 				const struct ds_slot *slot)
@@ -399,19 +500,28 @@ static NTSTATUS ds_resume_check(struct ds_restore *restore,
 			restore->resume->creates = true;
 		}
 		if (slot->crashes >= DS_RESUME_CRASHES) {
-			DBG_ERR("%" PRIu32 " processes have ended over this "
-				"%s, it is not run again\n",
+			restore->reason = talloc_asprintf(
+				restore,
+				"%" PRIu32 " processes have ended over one "
+				"%s%s, it is not run again",
 				slot->crashes,
-				name);
+				name,
+				ds_resume_file(restore, req, idx));
 			return NT_STATUS_CANNOT_MAKE;
 		}
 		if ((slot->flags & DS_SLOT_LOST) ||
 		    !ds_resume_again(req, idx))
 		{
-			DBG_ERR("%s was being processed, and cannot be run "
-				"again\n",
-				name);
+			restore->reason = talloc_asprintf(
+				restore,
+				"%s%s was being processed, and cannot be run "
+				"again",
+				name,
+				ds_resume_file(restore, req, idx));
 			return NT_STATUS_NOT_SUPPORTED;
+		}
+		if (opcode < ARRAY_SIZE(restore->again)) {
+			restore->again[opcode] += 1;
 		}
 	}
 	return NT_STATUS_OK;
@@ -612,31 +722,31 @@ NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data)
 	return NT_STATUS_OK;
 }
 
-NTSTATUS ds_resume_changed(struct ds_resume *resume,
-			   struct files_struct *fsp)
+NTSTATUS ds_resume_missed(struct ds_resume *resume,
+			  struct files_struct *fsp)
 {
-	struct files_struct **changed = talloc_realloc(
+	struct files_struct **missed = talloc_realloc(
 		resume,
-		resume->changed,
+		resume->missed,
 		struct files_struct *,
-		resume->num_changed + 1);
+		resume->num_missed + 1);
 
-	if (changed == NULL) {
+	if (missed == NULL) {
 		return NT_STATUS_NO_MEMORY;
 	}
-	changed[resume->num_changed] = fsp;
-	resume->changed = changed;
-	resume->num_changed += 1;
+	missed[resume->num_missed] = fsp;
+	resume->missed = missed;
+	resume->num_missed += 1;
 	return NT_STATUS_OK;
 }
 
-bool ds_resume_is_changed(const struct ds_resume *resume,
+bool ds_resume_has_missed(const struct ds_resume *resume,
 			  const struct files_struct *fsp)
 {
 	size_t i;
 
-	for (i = 0; i < resume->num_changed; i++) {
-		if (resume->changed[i] == fsp) {
+	for (i = 0; i < resume->num_missed; i++) {
+		if (resume->missed[i] == fsp) {
 			return true;
 		}
 	}
@@ -657,7 +767,9 @@ static int ds_resume_forget_fn(struct db_record *rec,
 
 void ds_resume_forget(struct ds_restore *restore)
 {
-	if (restore->resume->creates || (restore->num_former > 1)) {
+	if (restore->resume->creates || (restore->num_closed > 0) ||
+	    (restore->num_former > 1))
+	{
 		(void)smbXsrv_open_global_traverse(
 			ds_resume_forget_fn, restore);
 	}
@@ -790,7 +902,12 @@ bool ds_resume_closing(struct ds_restore *restore,
 	restore->closed = closed;
 	closed += restore->num_closed;
 	restore->num_closed += 1;
-	*closed = (struct ds_closed) { .volatile_id = volatile_id, };
+	*closed = (struct ds_closed) {
+		.volatile_id = volatile_id,
+		.lease = (record->oplock_type == LEASE_OPLOCK),
+		.lease_key = record->lease_key,
+		.file_id = record->file_id,
+	};
 	SSVAL(closed->body, 0x00, sizeof(closed->body));
 
 	if ((conn != NULL) &&

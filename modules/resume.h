@@ -60,9 +60,9 @@ struct ds_resume {
 
 	struct ds_resume_channel *channels;
 	size_t num_channels;
-	/* opens of files that were changed meanwhile */
-	struct files_struct **changed;
-	size_t num_changed;
+	/* opens whose break of a lease to read was not seen */
+	struct files_struct **missed;
+	size_t num_missed;
 	/* a request may have made an open that the image does not know */
 	bool creates;
 	/* of requests that are run again; still to be undone */
@@ -86,9 +86,9 @@ NTSTATUS ds_resume_slots(struct ds_restore *restore, DATA_BLOB data);
 NTSTATUS ds_resume_effect(struct ds_restore *restore, DATA_BLOB data);
 
 /* Remember such an open; is it one? */
-NTSTATUS ds_resume_changed(struct ds_resume *resume,
-			   struct files_struct *fsp);
-bool ds_resume_is_changed(const struct ds_resume *resume,
+NTSTATUS ds_resume_missed(struct ds_resume *resume,
+			  struct files_struct *fsp);
+bool ds_resume_has_missed(const struct ds_resume *resume,
 			  const struct files_struct *fsp);
 
 /* After opens: what is left in Samba's databases of those that are not back */

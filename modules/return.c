@@ -43,8 +43,8 @@
  * belongs to another one.
  */
 
-/* How long a process may take to see that its parent has ended */
-#define DS_OLD_WAIT_MSEC 1000
+/* How long a process may take to end that was killed */
+#define DS_OLD_WAIT_MSEC 5000
 
 /* How long notifyd may take to start */
 #define DS_NOTIFYD_WAIT_MSEC 2000
@@ -73,11 +73,16 @@ static int ds_return_destructor(struct ds_return *ret)
 	return 0;
 }
 
-static void ds_return_lost(struct ds_return *ret,
+static void ds_return_lost(struct ds_parent *parent,
 			   const char *client,
 			   const char *reason)
 {
+	struct ds_return *ret = parent->ret;
+
 	DBG_ERR("client %s: cannot resume, %s\n", client, reason);
+	if (ret->crashed) {
+		ds_crash_count_dropped(parent, reason);
+	}
 	ret->num_lost += 1;
 	json_array_append_new(ret->lost,
 			      json_pack("{ss ss}",
@@ -146,7 +151,7 @@ static void ds_return_end(struct ds_peer *peer, const char *lost)
 	peer->returning = false;
 
 	if (lost != NULL) {
-		ds_return_lost(ret,
+		ds_return_lost(peer->parent,
 			       peer->client != NULL ? peer->client : "?",
 			       lost);
 		if (peer->parent->keeper != NULL) {
@@ -164,6 +169,9 @@ static void ds_return_thawed(struct ds_peer *peer, json_t *json)
 	json_t *reason = NULL;
 	size_t i;
 
+	if (ret->crashed) {
+		ds_crash_count(peer->parent, json);
+	}
 	ret->num_connections += 1;
 	ret->longest_pause_ms = MAX(ret->longest_pause_ms, pause_ms);
 	ret->num_lost += ds_json_int(json, "num_lost");
@@ -259,7 +267,7 @@ static struct ds_held *ds_return_take(struct ds_parent *parent,
 		return held;
 	}
 
-	ds_return_lost(ret,
+	ds_return_lost(parent,
 		       client,
 		       (err == 0) ? "the keeper has no socket of it" :
 				    strerror(err));
@@ -293,21 +301,57 @@ pid_t ds_return_fork(struct ds_parent *parent,
 }
 
 /*
- * A process whose parent was killed ends by itself when it sees that.
+ * A process of smbd has the lock of its messaging socket as long as it lives,
+ * and nobody else ever has it, whatever became of the number.
  */
-static void ds_return_end_old(pid_t pid)
+static bool ds_return_is_alive(pid_t pid)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, };
+	char name[64];
+	char *path = NULL;
+	int fd = -1;
+	int ret;
+
+	snprintf(name, sizeof(name), "msg.lock/%d", (int)pid);
+	path = lock_path(talloc_tos(), name);
+	if (path != NULL) {
+		fd = open(path, O_RDWR | O_CLOEXEC);
+	}
+	TALLOC_FREE(path);
+	if (fd == -1) {
+		return false;
+	}
+	ret = fcntl(fd, F_GETLK, &lock);
+	close(fd);
+	return (ret == 0) && (lock.l_type != F_UNLCK) && (lock.l_pid == pid);
+}
+
+/*
+ * The process of a client may have outlived its parent, if it was not killed
+ * itself: it ends when it finds out, which may be after a long request.
+ * Nothing is lost when it is killed in it. False: it is still there.
+ */
+static bool ds_return_end_old(pid_t pid)
 {
 	struct pollfd pfd = { .events = POLLIN, };
+	bool alive = true;
 
-	if (pid <= 0) {
-		return;
+	if ((pid <= 0) || !ds_return_is_alive(pid)) {
+		return true;
 	}
 	pfd.fd = pidfd_open(pid, 0);
 	if (pfd.fd == -1) {
-		return;
+		return (errno == ESRCH);
 	}
-	(void)poll(&pfd, 1, DS_OLD_WAIT_MSEC);
+	/* it had the number before there was a descriptor for it, and still */
+	if (ds_return_is_alive(pid)) {
+		(void)pidfd_send_signal(pfd.fd, SIGKILL, NULL, 0);
+		alive = (poll(&pfd, 1, DS_OLD_WAIT_MSEC) != 1);
+	} else {
+		alive = false;
+	}
 	close(pfd.fd);
+	return !alive;
 }
 
 static void ds_return_one(struct ds_parent *parent,
@@ -322,7 +366,7 @@ static void ds_return_one(struct ds_parent *parent,
 		client = "?";
 	}
 	if (ds_json_int(holding->info, "version") != DS_IMAGE_VERSION) {
-		ds_return_lost(ret, client,
+		ds_return_lost(parent, client,
 			       "its image was written by another version");
 		(void)keeper_drop(parent->keeper, holding->label);
 		return;
@@ -338,7 +382,15 @@ static void ds_return_one(struct ds_parent *parent,
 
 		held->since = timeval_to_nttime(&now);
 		ret->crashed = true;
-		ds_return_end_old(holding->pid);
+	}
+	if (held->live && !ds_return_end_old(holding->pid)) {
+		/* two of them would be worse than none */
+		ds_return_lost(parent, client,
+			       "its former process does not end");
+		(void)keeper_drop(parent->keeper, holding->label);
+		ds_held_close(held);
+		TALLOC_FREE(held);
+		return;
 	}
 
 	pid = ds_return_fork(parent, held, client);
@@ -346,7 +398,7 @@ static void ds_return_one(struct ds_parent *parent,
 	TALLOC_FREE(held);
 
 	if (pid == -1) {
-		ds_return_lost(ret, client, "no process could be started");
+		ds_return_lost(parent, client, "no process could be started");
 		(void)keeper_drop(parent->keeper, holding->label);
 		return;
 	}

@@ -167,9 +167,8 @@ static struct ds_save_channel *ds_save_channel(
  * From here on the client does not survive this process. What is in the
  * buffers may still be in use.
  */
-static void ds_save_stop(const char *reason)
+static void ds_save_end(const char *reason)
 {
-	DBG_NOTICE("The client will not survive a crash: %s\n", reason);
 	TALLOC_FREE(ds_save->reason);
 	ds_save->reason = talloc_strdup(ds_save, reason);
 	if (ds_save->image != NULL) {
@@ -177,6 +176,14 @@ static void ds_save_stop(const char *reason)
 	}
 	TALLOC_FREE(ds_save->cap);
 	TALLOC_FREE(ds_save->image);
+}
+
+static void ds_save_stop(const char *reason)
+{
+	DBG_WARNING("client %s will not survive a crash of its process: %s\n",
+		    ds_client_name(talloc_tos(), ds_save->sconn),
+		    reason);
+	ds_save_end(reason);
 }
 
 void ds_save_exit(void)
@@ -570,7 +577,8 @@ static int ds_save_all(void)
 	int ret = 0;
 
 	if (ds_protection(ds_save->sconn, &reason) == DS_UNPROTECTED) {
-		ds_save_stop(reason);
+		/* as it is configured */
+		ds_save_end(reason);
 		return 0;
 	}
 	ds_save->rewrite = false;
@@ -616,8 +624,8 @@ uint8_t *ds_save_header(struct smbXsrv_connection *xconn)
 }
 
 /*
- * Of a PDU in private memory nothing is named: a crash in the middle of it
- * is one too many.
+ * A PDU in private memory has no place in the buffers: a crash in the middle
+ * of it is one too many.
  */
 void ds_save_reading(struct smbXsrv_connection *xconn,
 		     const uint8_t *pdu,
@@ -627,10 +635,11 @@ void ds_save_reading(struct smbXsrv_connection *xconn,
 	struct ds_reading *reading = NULL;
 	uint64_t offset;
 
-	if ((ch == NULL) ||
-	    !ds_buffers_find(ds_save->buffers, pdu, len, &offset))
-	{
+	if (ch == NULL) {
 		return;
+	}
+	if (!ds_buffers_find(ds_save->buffers, pdu, len, &offset)) {
+		offset = UINT64_MAX;
 	}
 	reading = &ch->block->reading;
 	/* not of the PDU before, while it is half of this one */
@@ -928,6 +937,10 @@ void ds_save_started(struct smbd_smb2_request *req)
 
 	length = reading->length;
 	pdu = ds_buffers_at(ds_save->buffers, reading->offset, length);
+	if (pdu == NULL) {
+		/* not in the buffers, which the slot then says */
+		pdu = SMBD_SMB2_IN_HDR_PTR(req);
+	}
 	ret = ds_save_new_slot(req, reading->received, pdu, length);
 	if (ret == 0) {
 		struct ds_slot *slot = req->durable;
@@ -1044,8 +1057,7 @@ bool ds_save_is_scanning(const struct files_struct *fsp)
 
 static bool ds_save_is_watched(struct files_struct *fsp)
 {
-	return (fsp->notify != NULL) ||
-	       (fsp_lease_type(fsp) & SMB2_LEASE_READ);
+	return (fsp->notify != NULL);
 }
 
 static void ds_save_watched(struct tevent_context *ev,

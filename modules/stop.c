@@ -621,6 +621,14 @@ int ds_guard(struct ds_parent *parent)
 		}
 	}
 	ret = keeper_guard(parent->keeper, paths, ARRAY_SIZE(paths));
+	if (ret == 0) {
+		/* another keeper has to hold them as well */
+		parent->guarded = true;
+	} else {
+		DBG_ERR("The keeper cannot hold Samba's databases (%s): if "
+			"all of smbd is killed, no client goes on.\n",
+			strerror(ret));
+	}
 	TALLOC_FREE(frame);
 	return ret;
 }

@@ -77,7 +77,19 @@ class cmd_durable_state_status(DurableStateCommand):
         if connections:
             self.message("")
             self.show_connections(connections)
+        self.show_crashes(status.get("crashes") or {})
         self.show_event(newest_event(status["events"]))
+
+    def show_crashes(self, crashes):
+        if not crashes.get("survived") and not crashes.get("dropped"):
+            return
+        again = ", ".join(f"{command} {number}" for command, number
+                          in crashes.get("requests", {}).items())
+        self.message(f"\nCrashes: {crashes.get('survived', 0)} survived"
+                     + (f" (run again: {again})" if again else "")
+                     + f", {crashes.get('dropped', 0)} clients dropped")
+        for reason, number in crashes.get("reasons", {}).items():
+            self.message(f"  {number} times: {reason}")
 
     def show_connections(self, connections):
         rows = []

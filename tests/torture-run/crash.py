@@ -292,7 +292,8 @@ class Run:
     def kill_child(self):
         """Sometimes several at once, sometimes the next one as soon as it
         is there."""
-        found = self.connections(self.status())
+        found = wait_until(lambda: self.connections(self.status()),
+                           "the connections", RECOVERY_SECONDS)
         again = self.random.random() < 0.2
         many = self.random.random() < 0.1
         number = self.random.choice(SIGNALS)
@@ -505,6 +506,11 @@ class Run:
             f.write(self.server.log())
         if self.torture is not None:
             shutil.copy(self.server.path("torture.log"), path)
+        shutil.copytree(self.server.path("lock"),
+                        os.path.join(path, "lock"),
+                        ignore=lambda _, names: [
+                            name for name in names
+                            if not name.endswith(".tdb")])
         self.outcome.failures.append(f"logs: {path}")
 
 

@@ -611,9 +611,10 @@ done:
 	}
 	torture_comment(tctx,
 			"load: %u operations, %u directories to be looked at, "
-			"the longest took %u ms: %s\n",
+			"%u changes seen twice, the longest took %u ms: %s\n",
 			ops,
 			load->enumerations,
+			load->undone,
 			load->longest_msec,
 			load->longest);
 	if (load->failure != NULL) {

@@ -123,6 +123,8 @@ struct ds_load {
 	uint64_t keys;
 	/* how often a watch was told to look itself */
 	unsigned enumerations;
+	/* ... or that a change was taken back, to be done again */
+	unsigned undone;
 	uint32_t longest_msec;
 	char longest[160];
 	/* NULL: all is well */

@@ -29,13 +29,26 @@
  * After a crash the server may not know what there was and say that the client
  * has to look itself (NT_STATUS_NOTIFY_ENUM_DIR). That is an answer for all
  * that was expected, but what it stands for may be told nevertheless.
+ *
+ * A name that a killed process has made, without its client having been told,
+ * is taken back before the request is run again. The kernel shows that to who
+ * watches the directory: then that, and once more the change, may be told.
  */
 
-#define DS_NOTIFY_EVENTS 2
+/* A rename, taken back, done again, and the next operation */
+#define DS_NOTIFY_EVENTS 8
 
 struct ds_event {
 	uint32_t action;
 	const char *name;
+};
+
+/* What an operation does, and what takes it back, if it can be */
+struct ds_change {
+	struct ds_event done[2];
+	struct ds_event undone[2];
+	size_t num;
+	bool can_undo;
 };
 
 struct ds_notify {
@@ -51,6 +64,9 @@ struct ds_notify {
 	struct ds_event events[DS_NOTIFY_EVENTS];
 	size_t num_events;
 	size_t told;
+	/* this operation and the one before it */
+	struct ds_change now;
+	struct ds_change before;
 	/* it was answered with STATUS_NOTIFY_ENUM_DIR */
 	bool enumerate;
 	struct ds_event former[DS_NOTIFY_EVENTS];
@@ -95,6 +111,59 @@ static bool ds_event_is(const struct ds_event *e,
 	return action == e->action;
 }
 
+/* In front of what is expected still */
+static bool ds_notify_insert(struct ds_notify *n,
+			     const struct ds_event *events,
+			     size_t num)
+{
+	size_t rest = n->num_events - n->told;
+
+	if (num + rest > DS_NOTIFY_EVENTS) {
+		return false;
+	}
+	memmove(&n->events[num],
+		&n->events[n->told],
+		rest * sizeof(n->events[0]));
+	memcpy(n->events, events, num * sizeof(n->events[0]));
+	n->num_events = num + rest;
+	n->told = 0;
+	return true;
+}
+
+/* Is it the beginning of "taken back and done again"? */
+static bool ds_notify_undone(struct ds_notify *n,
+			     const struct ds_change *c,
+			     uint32_t action,
+			     const char *name)
+{
+	if (!c->can_undo || !ds_event_is(&c->undone[0], action, name)) {
+		return false;
+	}
+	return ds_notify_insert(n, c->done, c->num) &&
+	       ds_notify_insert(n, &c->undone[1], c->num - 1);
+}
+
+/*
+ * This operation does what would take back the last one, and was thought to
+ * be told of when that was taken back.
+ */
+static bool ds_notify_mistaken(struct ds_notify *n,
+			       uint32_t action,
+			       const char *name)
+{
+	const struct ds_change *c = &n->before;
+
+	if (!c->can_undo || n->now.num != c->num ||
+	    n->now.done[0].action != c->undone[0].action ||
+	    !strequal(n->now.done[0].name, c->undone[0].name) ||
+	    !ds_event_is(&c->done[0], action, name))
+	{
+		return false;
+	}
+	return ds_notify_insert(n, n->now.done, n->now.num) &&
+	       ds_notify_insert(n, &c->done[1], c->num - 1);
+}
+
 static void ds_notify_told(struct ds_lane *lane,
 			   uint32_t action,
 			   const char *name)
@@ -112,6 +181,13 @@ static void ds_notify_told(struct ds_lane *lane,
 			n->former[i].name = NULL;
 			return;
 		}
+	}
+	if (ds_notify_undone(n, &n->before, action, name) ||
+	    ds_notify_undone(n, &n->now, action, name) ||
+	    ds_notify_mistaken(n, action, name))
+	{
+		lane->load->undone++;
+		return;
 	}
 	ds_lane_fail(lane,
 		     "told of action %u of %s, expected %s",
@@ -164,13 +240,11 @@ static bool ds_notify_all_told(struct ds_lane *lane)
 }
 
 static void ds_notify_expect(struct ds_notify *n,
-			     uint32_t action,
-			     const char *name)
+			     const struct ds_change *change)
 {
-	n->events[n->num_events++] = (struct ds_event) {
-		.action = action,
-		.name = name,
-	};
+	n->now = *change;
+	memcpy(n->events, change->done, change->num * sizeof(n->events[0]));
+	n->num_events = change->num;
 }
 
 static const char *ds_notify_file(struct ds_notify *n, const char *name)
@@ -202,6 +276,10 @@ static void ds_notify_begin(struct ds_lane *lane,
 	lane->ready = ds_notify_all_told;
 	n->num_events = 0;
 	n->told = 0;
+	if (n->now.num != 0) {
+		n->before = n->now;
+	}
+	n->now.num = 0;
 }
 
 static void ds_notify_create_done(struct ds_lane *lane)
@@ -244,7 +322,12 @@ static bool ds_notify_create(struct ds_lane *lane)
 				  0,
 				  0);
 	ds_notify_begin(lane, ds_notify_create_done, "create", n->next);
-	ds_notify_expect(n, NOTIFY_ACTION_ADDED, n->next);
+	ds_notify_expect(n, &(struct ds_change) {
+		.done[0] = { NOTIFY_ACTION_ADDED, n->next },
+		.undone[0] = { NOTIFY_ACTION_REMOVED, n->next },
+		.num = 1,
+		.can_undo = true,
+	});
 	ds_lane_add(lane, smb2_create_send(n->other->tree, &io));
 	TALLOC_FREE(frame);
 	return true;
@@ -276,8 +359,14 @@ static bool ds_notify_rename(struct ds_lane *lane)
 	frame = talloc_stackframe();
 	io.rename_information.in.new_name = ds_notify_file(n, n->next);
 	ds_notify_begin(lane, ds_notify_rename_done, "rename to", n->next);
-	ds_notify_expect(n, NOTIFY_ACTION_OLD_NAME, n->name);
-	ds_notify_expect(n, NOTIFY_ACTION_NEW_NAME, n->next);
+	ds_notify_expect(n, &(struct ds_change) {
+		.done[0] = { NOTIFY_ACTION_OLD_NAME, n->name },
+		.done[1] = { NOTIFY_ACTION_NEW_NAME, n->next },
+		.undone[0] = { NOTIFY_ACTION_OLD_NAME, n->next },
+		.undone[1] = { NOTIFY_ACTION_NEW_NAME, n->name },
+		.num = 2,
+		.can_undo = true,
+	});
 	ds_lane_add(lane, smb2_setinfo_file_send(n->other->tree, &io));
 	TALLOC_FREE(frame);
 	return true;
@@ -304,7 +393,10 @@ static void ds_notify_marked(struct ds_lane *lane)
 		return;
 	}
 	ds_notify_begin(lane, ds_notify_close_done, "close", n->name);
-	ds_notify_expect(n, NOTIFY_ACTION_REMOVED, n->name);
+	ds_notify_expect(n, &(struct ds_change) {
+		.done[0] = { NOTIFY_ACTION_REMOVED, n->name },
+		.num = 1,
+	});
 	ds_lane_add(lane, smb2_close_send(n->other->tree, &io));
 }
 
