@@ -894,6 +894,8 @@ static void ds_child_restored(struct tevent_context *ev,
 	}
 	(void)ds_send(ds_child->fd, report);
 
+	/* the process before is not there any more, for anybody */
+	ds_resume_forget(restore);
 	ds_restore_forget_leases(restore);
 
 	/*

@@ -585,7 +585,6 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 	}
 	if (restore->resume != NULL) {
 		ds_resume_undo(restore);
-		ds_resume_forget(restore);
 		if (restore->resume->num_channels == 0) {
 			return NT_STATUS_INVALID_PARAMETER;
 		}

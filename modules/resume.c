@@ -753,26 +753,48 @@ bool ds_resume_has_missed(const struct ds_resume *resume,
 	return false;
 }
 
+struct ds_resume_forget_state {
+	const struct ds_restore *restore;
+	uint64_t *ids;
+};
+
 static int ds_resume_forget_fn(struct db_record *rec,
 			       struct smbXsrv_open_global0 *global,
 			       void *private_data)
 {
-	const struct ds_restore *restore = private_data;
+	struct ds_resume_forget_state *state = private_data;
+	size_t num = talloc_array_length(state->ids);
 
-	if (ds_restore_is_former(restore, &global->server_id)) {
-		(void)dbwrap_record_delete(rec);
+	if (!ds_restore_is_former(state->restore, &global->server_id)) {
+		return 0;
 	}
+	state->ids = talloc_realloc(
+		talloc_tos(), state->ids, uint64_t, num + 1);
+	if (state->ids == NULL) {
+		return -1;
+	}
+	state->ids[num] = global->open_persistent_id;
 	return 0;
 }
 
 void ds_resume_forget(struct ds_restore *restore)
 {
-	if (restore->resume->creates || (restore->num_closed > 0) ||
-	    (restore->num_former > 1))
-	{
-		(void)smbXsrv_open_global_traverse(
-			ds_resume_forget_fn, restore);
+	struct ds_resume_forget_state state = { .restore = restore, };
+	size_t i;
+
+	if (restore->resume == NULL) {
+		return;
 	}
+	if (!restore->resume->creates && (restore->num_closed == 0) &&
+	    (restore->num_former == 1))
+	{
+		return;
+	}
+	(void)smbXsrv_open_global_traverse(ds_resume_forget_fn, &state);
+	for (i = 0; i < talloc_array_length(state.ids); i++) {
+		(void)smbXsrv_open_cleanup(state.ids[i]);
+	}
+	TALLOC_FREE(state.ids);
 }
 
 void ds_resume_undo(struct ds_restore *restore)

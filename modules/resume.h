@@ -91,7 +91,10 @@ NTSTATUS ds_resume_missed(struct ds_resume *resume,
 bool ds_resume_has_missed(const struct ds_resume *resume,
 			  const struct files_struct *fsp);
 
-/* After opens: what is left in Samba's databases of those that are not back */
+/*
+ * When all are back and the process before is gone: what is left in Samba's
+ * databases of opens that are not back.
+ */
 void ds_resume_forget(struct ds_restore *restore);
 
 /* Before opens: undo what requests did that are run again. */
