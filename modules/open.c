@@ -572,12 +572,6 @@ static bool ds_find_break_sent(struct share_mode_entry *e,
 	return true;
 }
 
-static bool ds_xxx(struct share_mode_entry *e, bool *m, void *p)
-{
-	struct server_id_buf b;
-	DBG_ERR("XXX has %s %"PRIu64"\n", server_id_str_buf(e->pid, &b), e->share_file_id);
-	return false;
-}
 static void ds_restore_open_locked(struct share_mode_lock *lck,
 				   struct byte_range_lock *br_lck,
 				   void *private_data)
@@ -601,11 +595,6 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 	ok = ds_restore_entry(
 		restore, lck, fsp, record->share_file_id, record->mid);
 	if (!ok) {
-		for (i = 0; i < restore->num_former; i++) {
-		struct server_id_buf b;
-		DBG_ERR("XXX former %zu %s want id %"PRIu64" new %"PRIu64"\n", i, server_id_str_buf(restore->former[i], &b), record->share_file_id, fh_get_gen_id(fsp->fh));
-		}
-		share_mode_forall_entries(lck, ds_xxx, NULL);
 		state->status = NT_STATUS_NOT_FOUND;
 		return;
 	}
