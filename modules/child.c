@@ -815,6 +815,22 @@ bool ds_child_stop(struct smbd_server_connection *sconn)
 	return true;
 }
 
+static bool ds_child_has(const struct smbXsrv_client *client,
+			 const struct smbd_smb2_request *req)
+{
+	const struct smbXsrv_connection *xconn = NULL;
+	const struct smbd_smb2_request *r = NULL;
+
+	for (xconn = client->connections; xconn != NULL; xconn = xconn->next) {
+		for (r = xconn->smb2.requests; r != NULL; r = r->next) {
+			if (r == req) {
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
 /*
  * All requests that were brought back, in the order in which they came. The
  * end of a connection takes its requests away.
@@ -832,6 +848,10 @@ static void ds_child_issue_all(void)
 		NTSTATUS status;
 
 		i += 1;
+		if (!ds_child_has(client, req)) {
+			/* one before it has brought it to its end */
+			continue;
+		}
 		if (!timeval_is_zero(&last) &&
 		    (timeval_compare(&req->request_time, &last) <= 0))
 		{

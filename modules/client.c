@@ -190,6 +190,9 @@ static NTSTATUS ds_capture_opens(struct ds_capture *cap)
 			/* its other end is lost in any case */
 			continue;
 		}
+		if (cap->live && ds_save_is_new(fsp)) {
+			continue;
+		}
 		status = ds_capture_open(cap, fsp);
 		if (!NT_STATUS_IS_OK(status)) {
 			return status;

@@ -522,16 +522,15 @@ static bool ds_restore_locks(struct files_struct *fsp,
 }
 
 /*
- * The entry is the former process', or one's that came before us and gave it
- * the number that we give it: that is counted, and the order is the same.
+ * The entry is the former process', or one's that came before us; it has the
+ * same number in all of them.
  */
 static bool ds_restore_entry(const struct ds_restore *restore,
 			     struct share_mode_lock *lck,
 			     struct files_struct *fsp,
-			     uint64_t share_file_id,
 			     uint64_t mid)
 {
-	uint64_t new_id = fh_get_gen_id(fsp->fh);
+	uint64_t id = fh_get_gen_id(fsp->fh);
 	bool ok = false;
 	size_t i;
 
@@ -539,10 +538,10 @@ static bool ds_restore_entry(const struct ds_restore *restore,
 		ok = reset_share_mode_entry(
 			lck,
 			restore->former[i],
-			(i == 0) ? share_file_id : new_id,
+			id,
 			messaging_server_id(fsp->conn->sconn->msg_ctx),
 			mid,
-			new_id);
+			id);
 	}
 	return ok;
 }
@@ -592,8 +591,7 @@ static void ds_restore_open_locked(struct share_mode_lock *lck,
 		fsp->oplock_type = record->oplock_type;
 	}
 
-	ok = ds_restore_entry(
-		restore, lck, fsp, record->share_file_id, record->mid);
+	ok = ds_restore_entry(restore, lck, fsp, record->mid);
 	if (!ok) {
 		state->status = NT_STATUS_NOT_FOUND;
 		return;
@@ -677,11 +675,7 @@ static void ds_restore_base_locked(struct share_mode_lock *lck,
 	bool ok;
 
 	/* mid: no request asked for this open */
-	ok = ds_restore_entry(state->restore,
-			      lck,
-			      state->fsp,
-			      state->record->base_share_file_id,
-			      0);
+	ok = ds_restore_entry(state->restore, lck, state->fsp, 0);
 	state->status = ok ? NT_STATUS_OK : NT_STATUS_NOT_FOUND;
 }
 
@@ -711,7 +705,7 @@ static NTSTATUS ds_restore_base_fsp(struct ds_restore *restore,
 		return status;
 	}
 	state.fsp = fsp;
-	fsp_set_gen_id(fsp);
+	fsp_restore_gen_id(fsp, record->base_share_file_id);
 	ds_fsp_flags_set(fsp, record->base_fsp_flags);
 	fsp->access_mask = record->base_access_mask;
 	fsp->fsp_flags.is_fsa = true;
@@ -889,7 +883,7 @@ static NTSTATUS ds_restore_fsp(struct ds_restore *restore,
 	op->compat = fsp;
 	fsp->fnum = op->local_id;
 	fsp->vuid = record->session_id;
-	fsp_set_gen_id(fsp);
+	fsp_restore_gen_id(fsp, record->share_file_id);
 
 	ds_fsp_flags_set(fsp, record->fsp_flags);
 	fsp->access_mask = record->access_mask;

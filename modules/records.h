@@ -269,6 +269,10 @@ void ds_vfs_expect_open(struct files_struct *fsp, int fd);
 void ds_vfs_saved(struct files_struct *fsp);
 bool ds_vfs_is_saved(struct files_struct *fsp);
 bool ds_vfs_is_known(struct files_struct *fsp);
+/* The compound that has made it, if one has */
+bool ds_vfs_made_by(struct files_struct *fsp,
+		    uint64_t *channel_id,
+		    uint64_t *begin);
 /* struct ds_scan as NDR, as the image has it; kept is a copy */
 DATA_BLOB ds_vfs_scan(struct files_struct *fsp);
 void ds_vfs_keep_scan(struct files_struct *fsp, DATA_BLOB blob);

@@ -964,11 +964,54 @@ void ds_save_started(struct smbd_smb2_request *req)
 static struct ds_save_channel *ds_save_join(struct smbXsrv_connection *xconn);
 static void ds_save_begin(struct smbXsrv_connection *xconn);
 
+/*
+ * A compound that waits may have made an open already. It is made again with
+ * all of the compound, so it does not count before there is an answer.
+ */
+bool ds_save_is_new(struct files_struct *fsp)
+{
+	const struct ds_save_channel *ch = NULL;
+	const struct smbd_smb2_request *req = NULL;
+	uint64_t channel_id;
+	uint64_t begin;
+
+	if ((ds_save == NULL) || ds_vfs_is_known(fsp) ||
+	    !ds_vfs_made_by(fsp, &channel_id, &begin))
+	{
+		return false;
+	}
+	for (ch = ds_save->channels; ch != NULL; ch = ch->next) {
+		for (req = ch->xconn->smb2.requests;
+		     req != NULL;
+		     req = req->next) {
+			const struct ds_slot *slot = req->durable;
+
+			if ((slot != NULL) && (slot->begin == begin) &&
+			    (slot->channel_id == channel_id))
+			{
+				return (req != ds_save->answered) &&
+				       (slot->parts == 0);
+			}
+		}
+	}
+	return false;
+}
+
+bool ds_save_compound(uint64_t *channel_id, uint64_t *begin)
+{
+	if (!ds_save_in_compound()) {
+		return false;
+	}
+	*channel_id = ds_save->current->channel_id;
+	*begin = ds_save->current->begin;
+	return true;
+}
+
 static int ds_save_put_open(struct files_struct *fsp)
 {
 	NTSTATUS status;
 
-	if ((fsp->op == NULL) || fsp_is_np(fsp)) {
+	if ((fsp->op == NULL) || fsp_is_np(fsp) || ds_save_is_new(fsp)) {
 		return 0;
 	}
 	status = ds_capture_open(ds_save->cap, fsp);
@@ -1087,6 +1130,12 @@ void ds_save_again_soon(void)
 		NULL);
 }
 
+/* Those of a compound need not be the last ones. */
+static bool ds_save_is_not_known(struct files_struct *fsp)
+{
+	return !ds_vfs_is_known(fsp);
+}
+
 static bool ds_save_has_break(struct files_struct *fsp)
 {
 	return (fsp->oplock_type != NO_OPLOCK);
@@ -1115,7 +1164,10 @@ static int ds_save_put_changes(struct smbd_smb2_request *req, int idx)
 		ds_save->rewrite = true;
 		return 0;
 	case SMB2_OP_CREATE:
-		return ds_save_put_opens(NULL);
+		return ds_save_put_opens(
+			(req->in.vector_count >
+			 1 + SMBD_SMB2_NUM_IOV_PER_REQ) ?
+				ds_save_is_not_known : NULL);
 	case SMB2_OP_CLOSE:
 	case SMB2_OP_KEEPALIVE:
 	case SMB2_OP_CANCEL:
@@ -1215,7 +1267,7 @@ static int ds_save_parts(struct ds_save_channel *ch,
 				return ret;
 			}
 		}
-		return ds_save_put_opens(NULL);
+		return ds_save_put_opens(ds_save_is_not_known);
 	}
 	return 0;
 }

@@ -241,6 +241,12 @@ void ds_save_once(void);
 bool ds_save_is_scanning(const struct files_struct *fsp);
 /* When a file or directory was changed is not certain until then. */
 void ds_save_again_soon(void);
+
+/* The compound that is being processed, false: there is none */
+bool ds_save_compound(uint64_t *channel_id, uint64_t *begin);
+
+/* Is it of one that is not answered? Such an open is not written down. */
+bool ds_save_is_new(struct files_struct *fsp);
 /* Nobody may go on with what is being taken down */
 void ds_save_exit(void);
 

@@ -182,6 +182,8 @@ static void ds_vfs_aapl_keep(struct vfs_handle_struct *handle, DATA_BLOB aapl)
 	data->aapl = data_blob_dup_talloc(data, aapl);
 }
 
+static void ds_vfs_made(struct files_struct *fsp);
+
 static NTSTATUS ds_vfs_create_file(struct vfs_handle_struct *handle,
 				   struct smb_request *req,
 				   struct files_struct *dirfsp,
@@ -203,6 +205,7 @@ static NTSTATUS ds_vfs_create_file(struct vfs_handle_struct *handle,
 				   struct smb2_create_blobs *out_blobs)
 {
 	struct smb2_create_blob *aapl = NULL;
+	NTSTATUS status;
 
 	/* fruit, above us, has answered already */
 	if ((in_blobs != NULL) && (out_blobs != NULL) &&
@@ -214,25 +217,29 @@ static NTSTATUS ds_vfs_create_file(struct vfs_handle_struct *handle,
 		ds_vfs_aapl_keep(handle, aapl->data);
 	}
 
-	return SMB_VFS_NEXT_CREATE_FILE(handle,
-					req,
-					dirfsp,
-					smb_fname,
-					access_mask,
-					share_access,
-					create_disposition,
-					create_options,
-					file_attributes,
-					oplock_request,
-					lease,
-					allocation_size,
-					private_flags,
-					sd,
-					ea_list,
-					result,
-					pinfo,
-					in_blobs,
-					out_blobs);
+	status = SMB_VFS_NEXT_CREATE_FILE(handle,
+					  req,
+					  dirfsp,
+					  smb_fname,
+					  access_mask,
+					  share_access,
+					  create_disposition,
+					  create_options,
+					  file_attributes,
+					  oplock_request,
+					  lease,
+					  allocation_size,
+					  private_flags,
+					  sd,
+					  ea_list,
+					  result,
+					  pinfo,
+					  in_blobs,
+					  out_blobs);
+	if (NT_STATUS_IS_OK(status) && ((*result)->op != NULL)) {
+		ds_vfs_made(*result);
+	}
+	return status;
 }
 
 static struct tevent_req *ds_vfs_offload_read_send(
@@ -275,6 +282,10 @@ static struct vfs_handle_struct *ds_vfs_handle(struct connection_struct *conn)
 struct ds_vfs_open {
 	/* 0: not yet */
 	uint64_t persistent_id;
+	/* the compound that has made it */
+	bool in_compound;
+	uint64_t channel_id;
+	uint64_t begin;
 	uint32_t flags;
 	bool has_resume_key;
 	DATA_BLOB scan;
@@ -370,6 +381,37 @@ void ds_vfs_saved(struct files_struct *fsp)
 		open->persistent_id = fsp->op->global->open_persistent_id;
 		open->flags = ds_fsp_flags(fsp);
 	}
+}
+
+static void ds_vfs_made(struct files_struct *fsp)
+{
+	struct ds_vfs_open *open = NULL;
+	uint64_t channel_id;
+	uint64_t begin;
+
+	if (!ds_save_compound(&channel_id, &begin)) {
+		return;
+	}
+	open = ds_vfs_add_open(fsp);
+	if (open != NULL) {
+		open->in_compound = true;
+		open->channel_id = channel_id;
+		open->begin = begin;
+	}
+}
+
+bool ds_vfs_made_by(struct files_struct *fsp,
+		    uint64_t *channel_id,
+		    uint64_t *begin)
+{
+	const struct ds_vfs_open *open = ds_vfs_open(fsp);
+
+	if ((open == NULL) || !open->in_compound) {
+		return false;
+	}
+	*channel_id = open->channel_id;
+	*begin = open->begin;
+	return true;
 }
 
 bool ds_vfs_is_known(struct files_struct *fsp)
