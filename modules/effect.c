@@ -229,6 +229,8 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 			    effect->name);
 		return;
 	}
+	/* this first, or who is killed in between leaves it for ever */
+	ds_effect_forget(file_id);
 	/* of a directory only if nobody has put anything into it */
 	ret = SMB_VFS_UNLINKAT(
 		conn, conn->cwd_fsp, &name, directory ? AT_REMOVEDIR : 0);
@@ -236,9 +238,7 @@ static void ds_effect_undo_create(struct ds_restore *restore,
 		DBG_WARNING("cannot remove %s, to make it again: %s\n",
 			    effect->name,
 			    strerror(errno));
-		return;
 	}
-	ds_effect_forget(file_id);
 }
 
 static void ds_effect_undo_name(struct connection_struct *conn,

@@ -755,7 +755,10 @@ bool ds_resume_has_missed(const struct ds_resume *resume,
 
 struct ds_resume_forget_state {
 	const struct ds_restore *restore;
-	uint64_t *ids;
+	struct ds_resume_left {
+		uint64_t persistent_id;
+		struct server_id server_id;
+	} *left;
 };
 
 static int ds_resume_forget_fn(struct db_record *rec,
@@ -763,17 +766,20 @@ static int ds_resume_forget_fn(struct db_record *rec,
 			       void *private_data)
 {
 	struct ds_resume_forget_state *state = private_data;
-	size_t num = talloc_array_length(state->ids);
+	size_t num = talloc_array_length(state->left);
 
 	if (!ds_restore_is_former(state->restore, &global->server_id)) {
 		return 0;
 	}
-	state->ids = talloc_realloc(
-		talloc_tos(), state->ids, uint64_t, num + 1);
-	if (state->ids == NULL) {
+	state->left = talloc_realloc(
+		talloc_tos(), state->left, struct ds_resume_left, num + 1);
+	if (state->left == NULL) {
 		return -1;
 	}
-	state->ids[num] = global->open_persistent_id;
+	state->left[num] = (struct ds_resume_left) {
+		.persistent_id = global->open_persistent_id,
+		.server_id = global->server_id,
+	};
 	return 0;
 }
 
@@ -791,10 +797,11 @@ void ds_resume_forget(struct ds_restore *restore)
 		return;
 	}
 	(void)smbXsrv_open_global_traverse(ds_resume_forget_fn, &state);
-	for (i = 0; i < talloc_array_length(state.ids); i++) {
-		(void)smbXsrv_open_cleanup(state.ids[i]);
+	for (i = 0; i < talloc_array_length(state.left); i++) {
+		(void)smbXsrv_open_cleanup_killed(
+			state.left[i].persistent_id, &state.left[i].server_id);
 	}
-	TALLOC_FREE(state.ids);
+	TALLOC_FREE(state.left);
 }
 
 void ds_resume_undo(struct ds_restore *restore)

@@ -49,6 +49,9 @@
 /* How long notifyd may take to start */
 #define DS_NOTIFYD_WAIT_MSEC 2000
 
+/* Processes that may be killed, one after the other, before one is back */
+#define DS_RETURN_CRASHES 3
+
 struct ds_return {
 	bool restart;
 	/* smbd was killed, with all or some of its processes */
@@ -187,6 +190,89 @@ static void ds_return_thawed(struct ds_peer *peer, json_t *json)
 }
 
 /*
+ * A process that was killed before all were back: the others wait, so it can
+ * be done once more. From its own holding, if it had made that already.
+ */
+static bool ds_return_again(struct ds_peer *peer)
+{
+	struct ds_parent *parent = peer->parent;
+	struct ds_held *held = NULL;
+	struct ds_peer *next = NULL;
+	json_t *info = NULL;
+	pid_t pid = -1;
+	int err = ENOENT;
+
+	if (((peer->state != DS_PEER_RESTORING) &&
+	     (peer->state != DS_PEER_QUIET)) ||
+	    (parent->keeper == NULL) ||
+	    (peer->num_crashes >= DS_RETURN_CRASHES))
+	{
+		return false;
+	}
+	held = talloc_zero(parent, struct ds_held);
+	if (held == NULL) {
+		return false;
+	}
+	snprintf(held->label,
+		 sizeof(held->label),
+		 "client-%d",
+		 (int)peer->pid);
+	if (peer->state == DS_PEER_RESTORING) {
+		err = keeper_copy(held,
+				  parent->keeper,
+				  peer->label,
+				  &info,
+				  &held->fds,
+				  &held->num_fds);
+		if (err == 0) {
+			strlcpy(held->label, peer->label, sizeof(held->label));
+		}
+	}
+	if (err == ENOENT) {
+		err = keeper_copy(held,
+				  parent->keeper,
+				  held->label,
+				  &info,
+				  &held->fds,
+				  &held->num_fds);
+	}
+	if ((err == 0) && (held->num_fds >= 2)) {
+		struct timeval now = timeval_current();
+
+		held->live = json_is_true(json_object_get(info, "live"));
+		held->since = timeval_to_nttime(&now);
+		pid = ds_return_fork(
+			parent, held, (peer->client != NULL) ?
+				peer->client : "?");
+	}
+	if (err == 0) {
+		json_decref(info);
+	}
+	ds_held_close(held);
+	TALLOC_FREE(held);
+
+	for (next = parent->peers; next != NULL; next = next->next) {
+		if ((pid > 0) && (next->pid == pid)) {
+			break;
+		}
+	}
+	if (next == NULL) {
+		return false;
+	}
+	next->num_crashes = peer->num_crashes + 1;
+	if (peer->client != NULL) {
+		next->client = talloc_strdup(next, peer->client);
+	}
+	if (peer->state == DS_PEER_QUIET) {
+		parent->ret->num_restoring += 1;
+	}
+	/* it is not the one that is waited for any more */
+	peer->returning = false;
+	peer->state = DS_PEER_GONE;
+	return true;
+}
+
+/*
  * A process says "restored", waits for "thaw", and says "thawed".
  */
 void ds_return_peer(struct ds_peer *peer, const char *op, json_t *json)
@@ -207,7 +293,7 @@ void ds_return_peer(struct ds_peer *peer, const char *op, json_t *json)
 	} else if (strequal(op, "failed")) {
 		reason = ds_json_string(json, "reason");
 		ds_return_end(peer, reason != NULL ? reason : "?");
-	} else if (strequal(op, "gone")) {
+	} else if (strequal(op, "gone") && !ds_return_again(peer)) {
 		ds_return_end(peer, "its process has ended");
 	}
 }
