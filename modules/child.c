@@ -889,9 +889,12 @@ static void ds_child_restored(struct tevent_context *ev,
 	NTSTATUS status;
 
 	for (i = 0; i < ARRAY_SIZE(restore->again); i++) {
+		/* "SMB2_OP_CREATE" */
+		const char *name = smb2_opcode_name(i) + strlen("SMB2_OP_");
+
 		if (restore->again[i] != 0) {
 			json_object_set_new(again,
-					    smb2_opcode_name(i),
+					    name,
 					    json_integer(restore->again[i]));
 		}
 	}
@@ -916,7 +919,6 @@ static void ds_child_restored(struct tevent_context *ev,
 
 	/* the process before is not there any more, for anybody */
 	ds_resume_forget(restore);
-	ds_restore_forget_leases(restore);
 
 	/*
 	 * In the order in which it would have happened: what was answered

@@ -47,10 +47,15 @@ void ds_fault_configure(void)
 	}
 }
 
-static bool ds_fault_read(char *point, char *command, unsigned int *count)
+static bool ds_fault_read(char *point,
+			  char *command,
+			  unsigned int *count,
+			  bool *again)
 {
 	char buf[64] = "";
+	char word[8] = "";
 	ssize_t n;
+	int num;
 	int fd;
 
 	fd = open(ds_fault_file, O_RDONLY | O_CLOEXEC);
@@ -59,8 +64,12 @@ static bool ds_fault_read(char *point, char *command, unsigned int *count)
 	}
 	n = read(fd, buf, sizeof(buf) - 1);
 	close(fd);
-	return (n > 0) &&
-	       (sscanf(buf, "%15s %15s %u", point, command, count) == 3);
+	if (n <= 0) {
+		return false;
+	}
+	num = sscanf(buf, "%15s %15s %u %7s", point, command, count, word);
+	*again = strequal(word, "again");
+	return (num >= 3);
 }
 
 void ds_fault(enum ds_fault fault, uint16_t opcode)
@@ -71,9 +80,10 @@ void ds_fault(enum ds_fault fault, uint16_t opcode)
 	char point[16];
 	char command[16];
 	unsigned int count;
+	bool again;
 
 	if ((ds_fault_file == NULL) ||
-	    !ds_fault_read(point, command, &count) ||
+	    !ds_fault_read(point, command, &count, &again) ||
 	    !strequal(point, ds_fault_names[fault]))
 	{
 		return;
@@ -90,7 +100,7 @@ void ds_fault(enum ds_fault fault, uint16_t opcode)
 		return;
 	}
 	become_root();
-	if (unlink(ds_fault_file) == 0) {
+	if (again || (unlink(ds_fault_file) == 0)) {
 		DBG_ERR("killed for a test: %s %s\n", point, name);
 		kill(getpid(), SIGKILL);
 	}

@@ -27,9 +27,11 @@
  * stands in the file, on behalf of such a command, takes the file away and is
  * killed. In the file: the name of a point, of a command as smbd's
  * smb2_opcode_name() has it without "SMB2_OP_", and how often that comes by
- * before.
+ * before. With "again" behind it the file stays, and whoever comes next is
+ * killed as well.
  *
  *	started CREATE 0
+ *	started WRITE 0 again
  */
 enum ds_fault {
 	/* all of a PDU was read, nothing is known of it */

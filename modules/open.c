@@ -26,6 +26,7 @@
 #include "smbd/smbXsrv_open.h"
 #include "locking/share_mode_lock.h"
 #include "locking/leases_db.h"
+#include "librpc/gen_ndr/ndr_leases_db.h"
 #include "locking/proto.h"
 #include "librpc/gen_ndr/open_files.h"
 #include "librpc/gen_ndr/ndr_smbXsrv.h"
@@ -335,32 +336,102 @@ static NTSTATUS ds_restore_break(struct ds_restore_open_state *state,
 	return NT_STATUS_OK;
 }
 
-/*
- * The process before was killed between the share mode entry and the lease.
- */
-void ds_restore_forget_leases(const struct ds_restore *restore)
+struct ds_leases {
+	const struct ds_restore *restore;
+	struct ds_left_lease {
+		struct smb2_lease_key key;
+		struct file_id file_id;
+	} *left;
+};
+
+static bool ds_lease_is_used(const struct ds_restore *restore,
+			     const struct smb2_lease_key *key,
+			     const struct file_id *file_id)
 {
-	const struct GUID *guid = &restore->old->client_guid;
-	size_t i;
+	const struct files_struct *fsp = NULL;
 
-	for (i = 0; i < restore->num_closed; i++) {
-		const struct ds_closed *closed = &restore->closed[i];
-		struct share_mode_lock *lck = NULL;
+	for (fsp = restore->sconn->files; fsp != NULL; fsp = fsp->next) {
+		if ((fsp->lease != NULL) &&
+		    smb2_lease_key_equal(&fsp->lease->lease.lease_key, key) &&
+		    file_id_equal(&fsp->file_id, file_id))
+		{
+			return true;
+		}
+	}
+	return false;
+}
 
-		if (!closed->lease) {
+static int ds_find_left_lease(const struct leases_db_key *key,
+			      const struct leases_db_value *value,
+			      void *private_data)
+{
+	struct ds_leases *leases = private_data;
+	const struct ds_restore *restore = leases->restore;
+	size_t num = talloc_array_length(leases->left);
+	uint32_t i;
+
+	if (!GUID_equal(&key->client_guid, &restore->old->client_guid)) {
+		return 0;
+	}
+	for (i = 0; i < value->num_files; i++) {
+		const struct file_id *file_id = &value->files[i].id;
+
+		if (ds_lease_is_used(restore, &key->lease_key, file_id)) {
 			continue;
 		}
-		lck = get_existing_share_mode_lock(
-			talloc_tos(), closed->file_id);
+		leases->left = talloc_realloc(
+			restore, leases->left, struct ds_left_lease, num + 1);
+		if (leases->left == NULL) {
+			return -1;
+		}
+		leases->left[num] = (struct ds_left_lease) {
+			.key = key->lease_key, .file_id = *file_id,
+		};
+		num += 1;
+	}
+	return 0;
+}
+
+static bool ds_forget_entry(struct share_mode_entry *e,
+			    bool *modified,
+			    void *private_data)
+{
+	const struct ds_restore *restore = private_data;
+
+	if (ds_restore_is_former(restore, &e->pid)) {
+		e->stale = true;
+		*modified = true;
+	}
+	return false;
+}
+
+/*
+ * The process before was killed between a lease and the share mode entry, or
+ * has opened something that is going to be opened again. The client may have
+ * leases with another process as well: who is alive keeps them.
+ */
+void ds_restore_forget_leases(struct ds_restore *restore)
+{
+	const struct GUID *guid = &restore->old->client_guid;
+	struct ds_leases leases = { .restore = restore, };
+	size_t i;
+
+	(void)leases_db_forall_read(ds_find_left_lease, &leases);
+	for (i = 0; i < talloc_array_length(leases.left); i++) {
+		const struct ds_left_lease *left = &leases.left[i];
+		struct share_mode_lock *lck = get_existing_share_mode_lock(
+			talloc_tos(), left->file_id);
+
 		if (lck != NULL) {
-			(void)remove_lease_if_stale(
-				lck, guid, &closed->lease_key);
+			(void)share_mode_forall_entries(
+				lck, ds_forget_entry, restore);
+			(void)remove_lease_if_stale(lck, guid, &left->key);
 		} else {
-			(void)leases_db_del(
-				guid, &closed->lease_key, &closed->file_id);
+			(void)leases_db_del(guid, &left->key, &left->file_id);
 		}
 		TALLOC_FREE(lck);
 	}
+	TALLOC_FREE(leases.left);
 }
 
 /*

@@ -67,10 +67,6 @@ struct ds_resume;
 struct ds_closed {
 	uint64_t volatile_id;
 	uint8_t body[0x3C];
-	/* it had one, which may be left over */
-	bool lease;
-	struct smb2_lease_key lease_key;
-	struct file_id file_id;
 };
 
 struct ds_break {
@@ -215,8 +211,8 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 /* As NTTIME; 0 if the file may change once more without another time */
 NTTIME ds_certain_time(const struct timespec *ts);
 
-/* Remove what is left over of opens that are gone. When all are back. */
-void ds_restore_forget_leases(const struct ds_restore *restore);
+/* Remove those of no open, that are left over. When all are back. */
+void ds_restore_forget_leases(struct ds_restore *restore);
 
 /* Send what ds_restore_open() found was not sent. Event loop. */
 void ds_restore_breaks(struct ds_restore *restore);

@@ -802,6 +802,8 @@ void ds_resume_forget(struct ds_restore *restore)
 			state.left[i].persistent_id, &state.left[i].server_id);
 	}
 	TALLOC_FREE(state.left);
+
+	ds_restore_forget_leases(restore);
 }
 
 void ds_resume_undo(struct ds_restore *restore)
@@ -931,12 +933,7 @@ bool ds_resume_closing(struct ds_restore *restore,
 	restore->closed = closed;
 	closed += restore->num_closed;
 	restore->num_closed += 1;
-	*closed = (struct ds_closed) {
-		.volatile_id = volatile_id,
-		.lease = (record->oplock_type == LEASE_OPLOCK),
-		.lease_key = record->lease_key,
-		.file_id = record->file_id,
-	};
+	*closed = (struct ds_closed) { .volatile_id = volatile_id, };
 	SSVAL(closed->body, 0x00, sizeof(closed->body));
 
 	if ((conn != NULL) &&

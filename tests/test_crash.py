@@ -382,14 +382,14 @@ class TestCrash(TestCase):
     def tree(self, end):
         self.server.start()
         clients = [self.client(name=f"worker{n}") for n in range(3)]
-        keeper = self.server.keeper_pid()
         for _ in range(3):
             end()
+            keeper = self.server.keeper_pid()
             self.server.start()
             for client in clients:
                 client.work()
                 self.assert_protected(client, "full")
-        self.assertEqual(self.server.keeper_pid(), keeper)
+            self.assertEqual(self.server.keeper_pid(), keeper)
         for client in clients:
             self.assert_lives(client)
             self.assert_lease(client)
@@ -441,6 +441,52 @@ class TestCrash(TestCase):
         wait_until(lambda: self.connection(another)["protected"] == "full",
                    "protection", 60)
         self.kill_child(another)
+        self.assert_lives(another)
+
+    def test_keeper_then_tree(self):
+        """SIGKILL to the keeper, and to all of smbd when the next one is
+        there"""
+        def end():
+            former = self.server.keeper_pid()
+            kill(former)
+            wait_until(lambda: self.server.keeper_pid() not in (None, former),
+                       "the next keeper")
+            wait_until(lambda: all(c["protected"] == "full" for c in
+                                   self.server.status()["connections"]),
+                       "protection", 60)
+            self.kill_all(self.server.processes())
+        self.tree(end)
+
+    # what cannot be run
+
+    def test_poison(self):
+        """A request over which three processes end: its client is dropped,
+        the log and the status say why, others go on"""
+        kills = self.server.path("kills")
+        self.server.option(f"durable_state:test kill = {kills}")
+        self.server.start()
+        client = self.client(name="poison")
+        another = self.client(name="another")
+        handle, _ = client.open("poison.written")
+        with open(kills, "w", encoding="ascii") as f:
+            f.write("started WRITE 0 again")
+        client.write_send(handle, 0, b"x")
+        self.assertTrue(client.cut_off(10), "not cut off")
+        os.unlink(kills)
+        wait_until(lambda: self.server.status()["crashes"]["dropped"] == 1,
+                   "a dropped client")
+        crashes = self.server.status()["crashes"]
+        self.assertEqual(crashes["survived"], 2, crashes)
+        # and the client's watch
+        self.assertEqual(crashes["requests"], {"NOTIFY": 2, "WRITE": 2})
+        reason, = crashes["reasons"]
+        for words in ("3 processes", "WRITE", "poison.written"):
+            self.assertIn(words, reason)
+        event = self.crashes()[-1]
+        self.assertEqual((event["connections"], event["lost"]), (0, 1))
+        self.assertEqual(event["lost_detail"][0]["reason"], reason)
+        self.assertIn(reason, self.server.log())
+        self.assert_nothing_left(client)
         self.assert_lives(another)
 
     # the end of a connection

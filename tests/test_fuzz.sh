@@ -36,9 +36,13 @@ seconds=${FUZZ_SECONDS:-8}
 
 [ $# != 0 ] || set -- fuzz_image fuzz_image_writer fuzz_records fuzz_restore \
 	fuzz_keeper fuzz_handover fuzz_keeper_client
-"$here/fuzz/build" "$@" || exit 1
+"$here/fuzz/build" make_restore_seeds "$@" || exit 1
 mkdir -p "$out/failed"
 [ -n "${FUZZ_CORPUS:-}" ] || rm -rf "$corpus"
+
+# Some inputs are of the version that was compiled
+mkdir -p "$corpus/fuzz_records" "$corpus/fuzz_restore"
+"$out/make_restore_seeds" "$corpus" || exit 1
 
 failed=0
 for target; do

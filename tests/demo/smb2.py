@@ -255,6 +255,11 @@ class Client:
                                      offset, handle, 0, 0, 0, 0, 0) + data,
                   "write")
 
+    def write_send(self, handle, offset, data):
+        body = struct.pack("<HHIQ16sIIHHI", 49, 64 + 48, len(data), offset,
+                           handle, 0, 0, 0, 0, 0)
+        return self.send(WRITE, body + data)
+
     def read(self, handle, offset, length):
         _, packet = self.call(READ,
                               struct.pack("<HBBIQ16sIIIHHB", 49, 80, 0,

@@ -44,6 +44,33 @@ int fuzz_memfd(const void *data, size_t size)
 	return fd;
 }
 
+void fuzz_write_seed(const char *dir,
+		     const char *target,
+		     const uint8_t *data,
+		     size_t size)
+{
+	char *path = NULL;
+	uint64_t sum = 0;
+	size_t i;
+	int fd;
+
+	if (size > FUZZ_SEED_MAX) {
+		return;
+	}
+	for (i = 0; i < size; i++) {
+		sum = (sum ^ data[i]) * UINT64_C(0x100000001b3);
+	}
+	path = talloc_asprintf(
+		NULL, "%s/%s/%016" PRIx64, dir, target, sum);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	if ((fd == -1) || (write(fd, data, size) != (ssize_t)size)) {
+		perror(path);
+		exit(1);
+	}
+	close(fd);
+	TALLOC_FREE(path);
+}
+
 uint64_t fuzz_take(struct fuzz_input *in, size_t bytes)
 {
 	uint64_t value = 0;

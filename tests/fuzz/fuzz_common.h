@@ -50,6 +50,18 @@ void fuzz_messages(void);
 /* A memfd with this in it */
 int fuzz_memfd(const void *data, size_t size);
 
+/* Longer ones do not help */
+#define FUZZ_SEED_MAX 4096
+
+/*
+ * An input for this target, in its directory under dir. Its name is made of
+ * what is in it, so that the same is there once.
+ */
+void fuzz_write_seed(const char *dir,
+		     const char *target,
+		     const uint8_t *data,
+		     size_t size);
+
 /* ---- input of the binary kind */
 
 struct fuzz_input {

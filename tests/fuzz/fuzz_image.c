@@ -18,8 +18,8 @@
 */
 
 /*
- * The input is the image (fuzz_image_header()): whatever is in the memfd, it is
- * opened or refused.
+ * The input is the image (fuzz_image_of_input()): whatever is in the memfd, it
+ * is opened or refused.
  * The sums that would refuse most of it are not looked at in a build with
  * FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION.
  */
@@ -52,6 +52,9 @@ static void fuzz_look(struct ds_image *image)
 	FUZZ_CHECK(!ds_image_next(image, &pos, &type, &key, &data));
 
 	(void)ds_image_size(image);
+	(void)ds_image_side(image);
+	/* all of them are there */
+	memset(ds_image_notes(image), 0xff, DS_IMAGE_NOTES);
 	ds_image_wipe(image);
 	pos = 0;
 	FUZZ_CHECK(!ds_image_next(image, &pos, &type, &key, &data));
@@ -60,12 +63,11 @@ static void fuzz_look(struct ds_image *image)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct ds_image *image = NULL;
-	uint8_t *copy = talloc_memdup(NULL, data, size);
+	uint8_t *copy = fuzz_image_of_input(data, &size);
 	int fd;
 	int live;
 	int complete;
 
-	fuzz_image_header(copy, size);
 	fd = fuzz_memfd(copy, size);
 	TALLOC_FREE(copy);
 

@@ -20,7 +20,7 @@
 /*
  * The input is a list of calls. What they leave is read after each commit,
  * and compared with what they say there is; at the end bytes of the image
- * are changed.
+ * are changed. What a reader noted stays as it is all the time.
  */
 
 #include "replace.h"
@@ -28,6 +28,7 @@
 #include <talloc.h>
 #include "durable_state/image.h"
 #include "fuzz_common.h"
+#include "fuzz_image.h"
 
 enum fuzz_call {
 	CALL_PUT,
@@ -58,6 +59,8 @@ struct fuzz_model {
 
 static struct fuzz_model committed;
 static struct fuzz_model staged;
+
+#define FUZZ_NOTE 0xa5
 
 static void fuzz_model_remove(struct fuzz_model *m, uint32_t type, uint64_t key)
 {
@@ -128,6 +131,16 @@ static void fuzz_compare(const struct ds_image *image,
 	FUZZ_CHECK(!ds_image_next(image, &pos, &type, &key, &data));
 }
 
+static void fuzz_compare_notes(const struct ds_image *image)
+{
+	const uint8_t *notes = ds_image_notes(image);
+	size_t i;
+
+	for (i = 0; i < DS_IMAGE_NOTES; i++) {
+		FUZZ_CHECK(notes[i] == FUZZ_NOTE);
+	}
+}
+
 static void fuzz_read(struct ds_image *writer, bool complete)
 {
 	struct ds_image *image = NULL;
@@ -136,7 +149,9 @@ static void fuzz_read(struct ds_image *writer, bool complete)
 	ret = ds_image_open_live(NULL, ds_image_fd(writer), &image);
 	FUZZ_CHECK(ret == 0);
 	fuzz_compare(image, &committed);
+	fuzz_compare_notes(image);
 	FUZZ_CHECK(ds_image_size(image) == ds_image_size(writer));
+	FUZZ_CHECK(ds_image_side(image) == ds_image_side(writer));
 	TALLOC_FREE(image);
 
 	ret = ds_image_open(NULL, ds_image_fd(writer), &image);
@@ -150,6 +165,7 @@ static void fuzz_read(struct ds_image *writer, bool complete)
 static void fuzz_change(struct fuzz_input *in, struct ds_image *writer)
 {
 	int fd = ds_image_fd(writer);
+	size_t notes = fuzz_image_empty()->notes;
 	struct ds_image *image = NULL;
 	size_t pos = 0;
 	uint32_t type;
@@ -157,9 +173,12 @@ static void fuzz_change(struct fuzz_input *in, struct ds_image *writer)
 	DATA_BLOB data;
 
 	while (in->size > 0) {
-		uint16_t where = fuzz_take(in, 2);
+		size_t where = fuzz_take(in, 2);
 		uint8_t what = fuzz_take(in, 1);
 
+		if (where >= notes) {
+			where += DS_IMAGE_NOTES;
+		}
 		FUZZ_CHECK(pwrite(fd, &what, 1, where) == 1);
 	}
 	if (ds_image_open_live(NULL, fd, &image) != 0) {
@@ -217,6 +236,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	bool ended = false;
 
 	FUZZ_CHECK(ds_image_create(NULL, &image) == 0);
+	memset(ds_image_notes(image), FUZZ_NOTE, DS_IMAGE_NOTES);
 	committed.num = 0;
 	staged.num = 0;
 

@@ -31,7 +31,9 @@
 #include "smbd/globals.h"
 #include "../libcli/smb/smb_common.h"
 #include "lib/util/bitmap.h"
+#include "locking/leases_db.h"
 #include "passdb.h"
+#include "smbd/smbXsrv_open.h"
 #include "durable_state/ndr_durable_state.h"
 #include "durable_state/effect.h"
 #include "durable_state/records.h"
@@ -39,22 +41,13 @@
 #include "durable_state/save.h"
 #include "fuzz_common.h"
 #include "fuzz_map.h"
-
-/* What is not in the buffers. All of it is the input's. */
-struct fuzz_killed {
-	uint64_t read;
-	uint64_t written;
-	struct ds_place channel;
-	struct ds_place slots;
-	uint64_t seen[4];
-	/* so many of them */
-	uint8_t num_seen;
-	uint8_t side;
-	uint8_t is_smb2;
-	uint8_t reserved[5];
-};
+#include "fuzz_restore.h"
 
 static struct fuzz_killed killed;
+
+/* whom requests are answered for; of it, the buffers */
+static struct ds_restore *restoring;
+static struct fuzz_input buffers;
 
 /* ---- called by the module in place of what they are named after */
 
@@ -69,7 +62,53 @@ const uint8_t *fuzz_ds_save_again(struct smbd_smb2_request *req,
 				  const uint8_t *pdu,
 				  const struct ds_slot *slot)
 {
+	struct ds_slot *copy = talloc_memdup(req, slot, sizeof(*slot));
+
+	copy->again = true;
+	req->durable = copy;
 	return talloc_memdup(req, pdu, slot->length);
+}
+
+bool fuzz_ds_save_is_again(const struct smbd_smb2_request *req)
+{
+	const struct ds_slot *slot = req->durable;
+
+	return (slot != NULL) && slot->again;
+}
+
+bool fuzz_ds_image_next(const struct ds_image *image,
+			size_t *pos,
+			uint32_t *type,
+			uint64_t *key,
+			DATA_BLOB *data)
+{
+	if (*pos != 0) {
+		return false;
+	}
+	*pos = 1;
+	*type = DS_RECORD_OPEN;
+	*key = FUZZ_OPEN_ID;
+	*data = data_blob_null;
+	if (killed.open.offset < buffers.size) {
+		/* of that size, so that nothing is read behind it */
+		*data = data_blob_talloc(
+			restoring,
+			buffers.data + killed.open.offset,
+			MIN(killed.open.num,
+			    buffers.size - killed.open.offset));
+	}
+	return true;
+}
+
+const struct ds_restore *fuzz_ds_child_restoring(void)
+{
+	return restoring;
+}
+
+bool fuzz_ds_restore_is_former(const struct ds_restore *restore,
+			       const struct server_id *id)
+{
+	abort();
 }
 
 void fuzz_ds_effect_undo(struct ds_restore *restore,
@@ -201,6 +240,65 @@ bool fuzz_reload_services(struct smbd_server_connection *sconn,
 	return true;
 }
 
+NTSTATUS fuzz_smb2srv_open_lookup(struct smbXsrv_connection *conn,
+				  uint64_t persistent_id,
+				  uint64_t volatile_id,
+				  NTTIME now,
+				  struct smbXsrv_open **_open)
+{
+	return (persistent_id == FUZZ_OPEN_ID) ?
+		NT_STATUS_OK : NT_STATUS_FILE_CLOSED;
+}
+
+const struct GUID *fuzz_fsp_client_guid(const struct files_struct *fsp)
+{
+	static struct GUID guid;
+
+	return &guid;
+}
+
+NTSTATUS fuzz_leases_db_get(const struct GUID *client_guid,
+			    const struct smb2_lease_key *lease_key,
+			    const struct file_id *file_id,
+			    uint32_t *current_state,
+			    bool *breaking,
+			    uint32_t *breaking_to_requested,
+			    uint32_t *breaking_to_required,
+			    uint16_t *lease_version,
+			    uint16_t *epoch)
+{
+	*current_state = SMB2_LEASE_READ;
+	*breaking = false;
+	return NT_STATUS_OK;
+}
+
+bool fuzz_fsp_lease_update(struct files_struct *fsp)
+{
+	return true;
+}
+
+/* Where an answer would be sent. It is all there. */
+NTSTATUS fuzz_smbd_smb2_request_done_ex(struct smbd_smb2_request *req,
+					NTSTATUS status,
+					DATA_BLOB body,
+					DATA_BLOB *dyn,
+					const char *location)
+{
+	FUZZ_CHECK(body.length >= 2);
+	FUZZ_CHECK(SVAL(body.data, 0) == body.length);
+	data_blob_free(&body);
+	return NT_STATUS_OK;
+}
+
+NTSTATUS fuzz_smbd_smb2_request_error_ex(struct smbd_smb2_request *req,
+					 NTSTATUS status,
+					 uint8_t error_context_count,
+					 DATA_BLOB *info,
+					 const char *location)
+{
+	return NT_STATUS_OK;
+}
+
 bool fuzz_sid_check_is_in_our_sam(const struct dom_sid *sid)
 {
 	return (sid->num_auths > 0) && (sid->sub_auths[0] % 2 == 0);
@@ -238,6 +336,18 @@ static struct ds_restore *fuzz_restore(TALLOC_CTX *mem_ctx)
 	return restore;
 }
 
+/* One that is back */
+static void fuzz_open(struct ds_restore *restore)
+{
+	struct files_struct *fsp = talloc_zero(restore, struct files_struct);
+
+	fsp->op = talloc_zero(fsp, struct smbXsrv_open);
+	fsp->op->global = talloc_zero(fsp->op, struct smbXsrv_open_global0);
+	fsp->op->global->open_persistent_id = FUZZ_OPEN_ID;
+	fsp->lease = talloc_zero(fsp, struct fsp_lease);
+	restore->sconn->files = fsp;
+}
+
 static void fuzz_serve(struct smbXsrv_connection *xconn)
 {
 	fuzz_smbd_initialize_smb2(xconn, 0);
@@ -258,6 +368,20 @@ static void fuzz_requests(struct smbXsrv_connection *xconn)
 	}
 }
 
+/* Some of them at once */
+static void fuzz_answers(struct ds_restore *restore)
+{
+	const struct ds_open closed = { .oplock_type = LEASE_OPLOCK, };
+	struct smbXsrv_connection *xconn = restore->client->connections;
+	struct smbd_smb2_request *req = NULL;
+
+	(void)ds_resume_closing(restore, NULL, &closed, FUZZ_OPEN_ID);
+	for (req = xconn->smb2.requests; req != NULL; req = req->next) {
+		ds_resume_chain(req);
+		(void)ds_resume_answer(req);
+	}
+}
+
 static void fuzz_one_killed(TALLOC_CTX *frame, struct fuzz_input *in)
 {
 	struct ds_restore *restore = fuzz_restore(frame);
@@ -272,6 +396,9 @@ static void fuzz_one_killed(TALLOC_CTX *frame, struct fuzz_input *in)
 	memset(&killed, 0, sizeof(killed));
 	memcpy(&killed, p, size);
 	num = killed.num_seen % (ARRAY_SIZE(killed.seen) + 1);
+	buffers = *in;
+	restoring = restore;
+	fuzz_open(restore);
 
 	fd = fuzz_memfd(in->data, in->size);
 	FUZZ_CHECK(ds_buffers_open(frame, fd, &resume->buffers) == 0);
@@ -293,8 +420,9 @@ static void fuzz_one_killed(TALLOC_CTX *frame, struct fuzz_input *in)
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		fuzz_requests(xconn);
-		(void)ds_resume_is_closing(restore, 7);
+		fuzz_answers(restore);
 	}
+	restoring = NULL;
 	TALLOC_FREE(resume->buffers);
 	close(fd);
 }

@@ -20,44 +20,13 @@
 /*
  * usage: make_seeds CORPUS IMAGE...
  *
- * CORPUS has the directories fuzz_image and fuzz_records. An image is a
- * descriptor of a process that keeps one, /proc/PID/fd/NUMBER.
+ * CORPUS has the directories fuzz_image, fuzz_records and fuzz_restore. An
+ * image is a descriptor of a process that keeps one, /proc/PID/fd/NUMBER.
  */
 
 #include "replace.h"
 #include "system/filesys.h"
 #include "fuzz_image.h"
-
-/* Longer ones do not help */
-#define SEED_MAX 4096
-
-/* By what is in it, so that the same is there once */
-static void write_seed(const char *dir,
-		       const char *target,
-		       const uint8_t *data,
-		       size_t size)
-{
-	char *path = NULL;
-	uint64_t sum = 0;
-	size_t i;
-	int fd;
-
-	if (size > SEED_MAX) {
-		return;
-	}
-	for (i = 0; i < size; i++) {
-		sum = (sum ^ data[i]) * UINT64_C(0x100000001b3);
-	}
-	path = talloc_asprintf(
-		NULL, "%s/%s/%016" PRIx64, dir, target, sum);
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-	if ((fd == -1) || (write(fd, data, size) != (ssize_t)size)) {
-		perror(path);
-		exit(1);
-	}
-	close(fd);
-	TALLOC_FREE(path);
-}
 
 static void split(const char *dir, int fd)
 {
@@ -76,7 +45,8 @@ static void split(const char *dir, int fd)
 
 		record[0] = type;
 		memcpy(record + 1, data.data, data.length);
-		write_seed(dir, "fuzz_records", record, 1 + data.length);
+		fuzz_write_seed(dir, "fuzz_records", record, 1 + data.length);
+		fuzz_write_seed(dir, "fuzz_restore", record, 1 + data.length);
 	}
 	TALLOC_FREE(image);
 }
@@ -97,8 +67,8 @@ static void whole(const char *dir, int fd)
 	}
 	/* the last record may end with zeros */
 	size = MIN(size + 128, (size_t)st.st_size);
-	fuzz_image_header(data, size);
-	write_seed(dir, "fuzz_image", data, size);
+	size = fuzz_image_to_input(data, size);
+	fuzz_write_seed(dir, "fuzz_image", data, size);
 	TALLOC_FREE(data);
 }
 
