@@ -593,6 +593,8 @@ NTSTATUS ds_restore_client(const struct ds_image *image,
 		}
 	}
 
+	ds_restore_watches(restore);
+
 	client->global->initial_connect_time = restore->old->connect_time;
 	client->next_channel_id = restore->old->next_channel_id;
 	client->server_multi_channel_enabled =

@@ -21,9 +21,14 @@
 #include "smbd/smbd.h"
 #include "smbd/globals.h"
 #include "smbd/dir.h"
+#include "lib/util/server_id_db.h"
+#include "messages.h"
 #include "durable_state/ndr_durable_state.h"
 #include "records.h"
 #include "save.h"
+
+/* notifyd does nothing that takes long */
+#define DS_NOTIFYD_READ_MSEC 1000
 
 /*
  * Where the scan was before the QUERY_DIRECTORY that is in progress
@@ -222,7 +227,7 @@ NTSTATUS ds_restore_notify(struct ds_restore *restore,
 		.max_buffer_size = notify->max_buffer_size,
 		.num_changes = notify->num_changes,
 	};
-	NTTIME ctime;
+	struct ds_watch *watches = NULL;
 	uint32_t i;
 	NTSTATUS status;
 
@@ -247,16 +252,94 @@ NTSTATUS ds_restore_notify(struct ds_restore *restore,
 		};
 	}
 
-	ctime = full_timespec_to_nt_time(&fsp->fsp_name->st.st_ex_ctime);
-	if (notify->overrun || (notify->ctime != ctime) ||
-	    ((restore->resume != NULL) && !ds_notify_is_plain(notify)))
-	{
+	if (notify->overrun) {
 		/* NOTIFY_ENUM_DIR: something happened, look yourself */
 		state.num_changes = -1;
 	}
 
 	status = change_notify_set_state(fsp, &state);
+	if (!NT_STATUS_IS_OK(status)) {
+		goto done;
+	}
+
+	watches = talloc_realloc(restore,
+				 restore->watches,
+				 struct ds_watch,
+				 restore->num_watches + 1);
+	if (watches == NULL) {
+		status = NT_STATUS_NO_MEMORY;
+		goto done;
+	}
+	watches[restore->num_watches] = (struct ds_watch) {
+		.fsp = fsp,
+		.ctime = notify->ctime,
+		.plain = ds_notify_is_plain(notify),
+	};
+	restore->watches = watches;
+	restore->num_watches += 1;
 done:
 	TALLOC_FREE(frame);
 	return status;
+}
+
+/*
+ * Until notifyd has read what we have sent to it: it does so in turn.
+ */
+static void ds_wait_for_notifyd(struct messaging_context *msg_ctx)
+{
+	struct server_id notifyd = { .pid = 0 };
+	struct tevent_context *ev = NULL;
+	struct tevent_req *req = NULL;
+	NTSTATUS status = NT_STATUS_NOT_FOUND;
+
+	ev = samba_tevent_context_init(msg_ctx);
+	if (ev == NULL) {
+		return;
+	}
+	req = messaging_read_send(ev, ev, msg_ctx, MSG_PONG);
+	if ((req != NULL) &&
+	    tevent_req_set_endtime(
+		    req,
+		    ev,
+		    timeval_current_ofs_msec(DS_NOTIFYD_READ_MSEC)) &&
+	    server_id_db_lookup_one(messaging_names_db(msg_ctx),
+				    "notify-daemon",
+				    &notifyd))
+	{
+		status = messaging_send_buf(
+			msg_ctx, notifyd, MSG_PING, NULL, 0);
+	}
+	if (!NT_STATUS_IS_OK(status) || !tevent_req_poll(req, ev) ||
+	    (messaging_read_recv(req, NULL, NULL) != 0))
+	{
+		DBG_WARNING("notifyd does not answer: clients may not be told "
+			    "of a change in a directory\n");
+	}
+	TALLOC_FREE(req);
+	TALLOC_FREE(ev);
+}
+
+/*
+ * From here on all changes are told. Was there one before, of which nobody
+ * was told?
+ */
+void ds_restore_watches(struct ds_restore *restore)
+{
+	size_t i;
+
+	if (restore->num_watches == 0) {
+		return;
+	}
+	ds_wait_for_notifyd(restore->sconn->msg_ctx);
+
+	for (i = 0; i < restore->num_watches; i++) {
+		const struct ds_watch *w = &restore->watches[i];
+		bool same = NT_STATUS_IS_OK(vfs_stat_fsp(w->fsp)) &&
+			    (w->ctime == full_timespec_to_nt_time(
+				&w->fsp->fsp_name->st.st_ex_ctime));
+
+		if (!same || ((restore->resume != NULL) && !w->plain)) {
+			change_notify_set_overrun(w->fsp);
+		}
+	}
 }

@@ -69,6 +69,14 @@ struct ds_closed {
 	uint8_t body[0x3C];
 };
 
+/* A directory, and its change time when its watch was known to be complete */
+struct ds_watch {
+	struct files_struct *fsp;
+	NTTIME ctime;
+	/* all that it watches for shows in that time */
+	bool plain;
+};
+
 struct ds_break {
 	struct files_struct *fsp;
 	uint32_t from;
@@ -99,6 +107,8 @@ struct ds_restore {
 	 */
 	struct ds_break *breaks;
 	size_t num_breaks;
+	struct ds_watch *watches;
+	size_t num_watches;
 	/* opens that a request was closing, and that are gone */
 	struct ds_closed *closed;
 	size_t num_closed;
@@ -211,6 +221,9 @@ NTSTATUS ds_restore_open(struct ds_restore *restore,
 /* As NTTIME; 0 if the file may change once more without another time */
 NTTIME ds_certain_time(const struct timespec *ts);
 
+/* When all opens are there: what their watches have missed */
+void ds_restore_watches(struct ds_restore *restore);
+
 /* Remove those of no open, that are left over. When all are back. */
 void ds_restore_forget_leases(struct ds_restore *restore);
 
@@ -265,6 +278,8 @@ void ds_vfs_expect_open(struct files_struct *fsp, int fd);
 void ds_vfs_saved(struct files_struct *fsp);
 bool ds_vfs_is_saved(struct files_struct *fsp);
 bool ds_vfs_is_known(struct files_struct *fsp);
+/* When it was saved last */
+bool ds_vfs_had_oplock(struct files_struct *fsp);
 /* The compound that has made it, if one has */
 bool ds_vfs_made_by(struct files_struct *fsp,
 		    uint64_t *channel_id,

@@ -1138,7 +1138,7 @@ static bool ds_save_is_not_known(struct files_struct *fsp)
 
 static bool ds_save_has_break(struct files_struct *fsp)
 {
-	return (fsp->oplock_type != NO_OPLOCK);
+	return (fsp->oplock_type != NO_OPLOCK) || ds_vfs_had_oplock(fsp);
 }
 
 /*

@@ -129,6 +129,7 @@ static int setup(void **state)
 	unsigned int i;
 
 	assert_non_null(t);
+	strlcpy(t->dir, "/tmp/test_tdb.XXXXXX", sizeof(t->dir));
 	assert_non_null(mkdtemp(t->dir));
 	snprintf(t->path, sizeof(t->path), "%s/test.tdb", t->dir);
 	if (tdb_runtime_check_for_robust_mutexes()) {

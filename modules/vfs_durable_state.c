@@ -287,6 +287,7 @@ struct ds_vfs_open {
 	uint64_t channel_id;
 	uint64_t begin;
 	uint32_t flags;
+	bool had_oplock;
 	bool has_resume_key;
 	DATA_BLOB scan;
 };
@@ -380,7 +381,15 @@ void ds_vfs_saved(struct files_struct *fsp)
 	if (open != NULL) {
 		open->persistent_id = fsp->op->global->open_persistent_id;
 		open->flags = ds_fsp_flags(fsp);
+		open->had_oplock = (fsp->oplock_type != NO_OPLOCK);
 	}
+}
+
+bool ds_vfs_had_oplock(struct files_struct *fsp)
+{
+	const struct ds_vfs_open *open = ds_vfs_open(fsp);
+
+	return (open != NULL) && open->had_oplock;
 }
 
 static void ds_vfs_made(struct files_struct *fsp)

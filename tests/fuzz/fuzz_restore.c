@@ -100,6 +100,11 @@ bool fuzz_ds_image_next(const struct ds_image *image,
 	return true;
 }
 
+void fuzz_ds_restore_forget_leases(const struct ds_restore *restore)
+{
+	abort();
+}
+
 const struct ds_restore *fuzz_ds_child_restoring(void)
 {
 	return restoring;

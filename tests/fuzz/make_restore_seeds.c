@@ -22,7 +22,7 @@
  *
  * CORPUS has the directories fuzz_records and fuzz_restore. What is made is of
  * the version that is compiled, so these inputs are made anew each time: what
- * is found with one version need not be of use with the next.
+ * is in tests/fuzz/corpus need not be of use with the next one.
  */
 
 #include "replace.h"
@@ -107,11 +107,11 @@ static DATA_BLOB an_open(void)
 
 /* Where things are in them */
 #define AT_CHANNEL 0
-#define AT_SLOTS 512
-#define AT_REPLIES 1024
-#define AT_OPEN 1536
-#define AT_PDU 2560
-#define SIZE 3072
+#define AT_SLOTS 144
+#define AT_REPLIES 256
+#define AT_PDU 640
+#define AT_OPEN 960
+#define SIZE 1600
 
 /* What the image knows of the streams, until there is more */
 #define RECEIVED 1000
@@ -154,7 +154,9 @@ static struct seed *begin(void)
 	s->killed.slots.offset = AT_SLOTS;
 	s->killed.open.offset = AT_OPEN;
 	s->killed.open.num = open_record.length;
-	FUZZ_CHECK(open_record.length <= AT_PDU - AT_OPEN);
+	FUZZ_CHECK(sizeof(struct ds_channel) <= AT_SLOTS - AT_CHANNEL);
+	FUZZ_CHECK(sizeof(struct ds_slot) <= AT_REPLIES - AT_SLOTS);
+	FUZZ_CHECK(open_record.length <= SIZE - AT_OPEN);
 	memcpy(s->buffers + AT_OPEN, open_record.data, open_record.length);
 	for (i = 0; i < 2; i++) {
 		channel(s)->stream[i] = stream;
@@ -200,6 +202,7 @@ static size_t part(struct seed *s,
 	if (!last) {
 		SIVAL(hdr, SMB2_HDR_NEXT_COMMAND, next);
 	}
+	FUZZ_CHECK(ofs + next <= AT_OPEN - AT_PDU);
 	return ofs + (last ? size : next);
 }
 
@@ -273,6 +276,7 @@ static void replies(uint64_t written)
 	segments[0].length = 20;
 	segments[1].offset = AT_PDU;
 	segments[1].length = 80;
+	FUZZ_CHECK(size + reply->size <= AT_PDU - AT_REPLIES);
 
 	channel(s)->stream[0].replies = AT_REPLIES;
 	channel(s)->stream[0].completed += 200;
