@@ -356,7 +356,7 @@ void ds_effect_undo(struct ds_restore *restore,
 	{
 		return;
 	}
-	DBG_ERR("XXX undo kind %d %s former %s\n", effect->kind, effect->name, effect->former_name);
+	DBG_NOTICE("taken back, to be done again: %s\n", effect->name);
 	/* what was granted then need not be granted today */
 	become_root();
 	switch (effect->kind) {

@@ -392,6 +392,54 @@ static int ds_find_left_lease(const struct leases_db_key *key,
 	return 0;
 }
 
+static void ds_forget_leases(struct ds_restore *restore)
+{
+	const struct GUID *guid = &restore->old->client_guid;
+	struct ds_leases leases = { .restore = restore, };
+	size_t i;
+
+	(void)leases_db_forall_read(ds_find_left_lease, &leases);
+	for (i = 0; i < talloc_array_length(leases.left); i++) {
+		const struct ds_left_lease *left = &leases.left[i];
+		struct share_mode_lock *lck = get_existing_share_mode_lock(
+			talloc_tos(), left->file_id);
+
+		if (lck != NULL) {
+			/* others of the client may have it as well */
+			(void)remove_lease_if_stale(lck, guid, &left->key);
+		} else {
+			(void)leases_db_del(guid, &left->key, &left->file_id);
+		}
+		TALLOC_FREE(lck);
+	}
+	TALLOC_FREE(leases.left);
+}
+
+struct ds_entries {
+	struct ds_restore *restore;
+	struct file_id *left;
+};
+
+static int ds_find_left_entry(struct file_id file_id,
+			      const struct share_mode_data *data,
+			      const struct share_mode_entry *e,
+			      void *private_data)
+{
+	struct ds_entries *entries = private_data;
+	size_t num = talloc_array_length(entries->left);
+
+	if (!ds_restore_is_former(entries->restore, &e->pid)) {
+		return 0;
+	}
+	entries->left = talloc_realloc(
+		entries->restore, entries->left, struct file_id, num + 1);
+	if (entries->left == NULL) {
+		return -1;
+	}
+	entries->left[num] = file_id;
+	return 0;
+}
+
 static bool ds_forget_entry(struct share_mode_entry *e,
 			    bool *modified,
 			    void *private_data)
@@ -405,33 +453,34 @@ static bool ds_forget_entry(struct share_mode_entry *e,
 	return false;
 }
 
-/*
- * The process before was killed between a lease and the share mode entry, or
- * has opened something that is going to be opened again. The client may have
- * leases with another process as well: who is alive keeps them.
- */
-void ds_restore_forget_leases(struct ds_restore *restore)
+static void ds_forget_entries(struct ds_restore *restore)
 {
-	const struct GUID *guid = &restore->old->client_guid;
-	struct ds_leases leases = { .restore = restore, };
+	struct ds_entries entries = { .restore = restore, };
 	size_t i;
 
-	(void)leases_db_forall_read(ds_find_left_lease, &leases);
-	for (i = 0; i < talloc_array_length(leases.left); i++) {
-		const struct ds_left_lease *left = &leases.left[i];
+	(void)share_entry_forall_read(ds_find_left_entry, &entries);
+	for (i = 0; i < talloc_array_length(entries.left); i++) {
 		struct share_mode_lock *lck = get_existing_share_mode_lock(
-			talloc_tos(), left->file_id);
+			talloc_tos(), entries.left[i]);
 
 		if (lck != NULL) {
 			(void)share_mode_forall_entries(
 				lck, ds_forget_entry, restore);
-			(void)remove_lease_if_stale(lck, guid, &left->key);
-		} else {
-			(void)leases_db_del(guid, &left->key, &left->file_id);
 		}
 		TALLOC_FREE(lck);
 	}
-	TALLOC_FREE(leases.left);
+	TALLOC_FREE(entries.left);
+}
+
+/*
+ * The process before was killed between a lease and the share mode entry, or
+ * has opened something that is going to be opened again. Others would take
+ * its entries for somebody's as long as it is a zombie.
+ */
+void ds_restore_forget_opens(struct ds_restore *restore)
+{
+	ds_forget_entries(restore);
+	ds_forget_leases(restore);
 }
 
 /*

@@ -224,8 +224,8 @@ NTTIME ds_certain_time(const struct timespec *ts);
 /* When all opens are there: what their watches have missed */
 void ds_restore_watches(struct ds_restore *restore);
 
-/* Remove those of no open, that are left over. When all are back. */
-void ds_restore_forget_leases(struct ds_restore *restore);
+/* Remove share mode entries and leases of no open. When all are back. */
+void ds_restore_forget_opens(struct ds_restore *restore);
 
 /* Send what ds_restore_open() found was not sent. Event loop. */
 void ds_restore_breaks(struct ds_restore *restore);

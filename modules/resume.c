@@ -803,7 +803,7 @@ void ds_resume_forget(struct ds_restore *restore)
 	}
 	TALLOC_FREE(state.left);
 
-	ds_restore_forget_leases(restore);
+	ds_restore_forget_opens(restore);
 }
 
 void ds_resume_undo(struct ds_restore *restore)

@@ -100,7 +100,7 @@ bool fuzz_ds_image_next(const struct ds_image *image,
 	return true;
 }
 
-void fuzz_ds_restore_forget_leases(const struct ds_restore *restore)
+void fuzz_ds_restore_forget_opens(struct ds_restore *restore)
 {
 	abort();
 }
