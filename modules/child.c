@@ -26,6 +26,7 @@
 #include "serverid.h"
 #include "system/network.h"
 #include "system/select.h"
+#include "fault.h"
 #include "options.h"
 #include "records.h"
 #include "process.h"
@@ -1133,6 +1134,8 @@ void ds_child_start(struct smbd_server_connection *sconn,
 		exit_server_cleanly("cannot be restored");
 	}
 
+	ds_fault(DS_FAULT_BACK, UINT16_MAX);
+
 	/*
 	 * One image gives way to the next in one step: whenever this process
 	 * is killed, there is one from which its client can be brought back.
@@ -1145,6 +1148,8 @@ void ds_child_start(struct smbd_server_connection *sconn,
 	ds_child_forget_image();
 	ds_held_close(ds_child->held);
 	TALLOC_FREE(ds_child->held);
+
+	ds_fault(DS_FAULT_RESTORED, UINT16_MAX);
 
 	/*
 	 * Everybody's locks must be back before anybody can ask for one.

@@ -31,6 +31,8 @@ static const char *const ds_fault_names[DS_NUM_FAULTS] = {
 	[DS_FAULT_DONE] = "done",
 	[DS_FAULT_COMPLETED] = "completed",
 	[DS_FAULT_ACKNOWLEDGED] = "acknowledged",
+	[DS_FAULT_BACK] = "back",
+	[DS_FAULT_RESTORED] = "restored",
 };
 
 /* NULL: none of all that costs anything */

@@ -48,6 +48,10 @@ enum ds_fault {
 	DS_FAULT_COMPLETED,
 	/* the kernel has taken it */
 	DS_FAULT_ACKNOWLEDGED,
+	/* all of a client is back, its image is that of the process before */
+	DS_FAULT_BACK,
+	/* ... its own, and nobody knows; the command is ANY for both */
+	DS_FAULT_RESTORED,
 	DS_NUM_FAULTS
 };
 

@@ -135,7 +135,10 @@ static void ds_peer_forget(struct ds_peer *peer)
 	struct ds_parent *parent = peer->parent;
 	char label[DS_LABEL_SIZE];
 
-	if ((parent->keeper == NULL) || (peer->state == DS_PEER_HELD)) {
+	if ((parent->keeper == NULL) || (peer->state == DS_PEER_HELD) ||
+	    /* another one brings the client back from it */
+	    (peer->state == DS_PEER_GONE))
+	{
 		return;
 	}
 	snprintf(label, sizeof(label), "client-%d", (int)peer->pid);
@@ -146,8 +149,8 @@ void ds_peer_ended(struct ds_peer *peer)
 {
 	struct ds_parent *parent = peer->parent;
 
-	ds_peer_forget(peer);
 	ds_return_peer(peer, "gone", NULL);
+	ds_peer_forget(peer);
 	ds_admin_peer_gone(peer);
 	ds_stop_peer(peer, "gone", NULL);
 	TALLOC_FREE(peer);

@@ -459,6 +459,51 @@ class TestCrash(TestCase):
 
     # what cannot be run
 
+    def killed_while_back(self, point, end):
+        """The process that takes over is killed as well, at this point of
+        its return: the next one does it"""
+        kills = self.server.path("kills")
+        self.server.option(f"durable_state:test kill = {kills}")
+        self.server.start()
+        clients = [self.client(name=f"worker{n}") for n in range(2)]
+        for _ in range(2):
+            with open(kills, "w", encoding="ascii") as f:
+                f.write(f"{point} ANY 0")
+            end(clients[0])
+            wait_until(lambda: not os.path.exists(kills), "the second kill")
+            for client in clients:
+                wait_until(lambda c=client: self.is_full(c), "protection")
+                client.work()
+        for client in clients:
+            self.assert_lives(client)
+            self.assert_lease(client)
+        self.assertEqual([event["lost"] for event in self.crashes()
+                          if event["lost"]], [])
+
+    def is_full(self, client):
+        return any(client.port == int(c["client"].rsplit(":", 1)[1]) and
+                   c["protected"] == "full"
+                   for c in self.server.status()["connections"])
+
+    def kill_one(self, client):
+        kill(self.pid(client))
+
+    def kill_tree(self, _):
+        self.kill_all(self.server.processes())
+        self.server.start()
+
+    def test_back_child(self):
+        self.killed_while_back("back", self.kill_one)
+
+    def test_restored_child(self):
+        self.killed_while_back("restored", self.kill_one)
+
+    def test_back_tree(self):
+        self.killed_while_back("back", self.kill_tree)
+
+    def test_restored_tree(self):
+        self.killed_while_back("restored", self.kill_tree)
+
     def test_poison(self):
         """A request over which three processes end: its client is dropped,
         the log and the status say why, others go on"""
