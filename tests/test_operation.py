@@ -310,9 +310,10 @@ class TestOperation(TestCase):
 
     def test_damaged_image(self):
         """An image that is damaged costs that connection only"""
-        # in the first record
+        # behind ds_image_header with its notes, and ds_image_log: in the
+        # first record
         self.one_lost(lambda: self.assertEqual(
-            self.spoil(48, b"\xff" * 16, 1), 1))
+            self.spoil(24 + 256 + 8 + 16, b"\xff" * 16, 1), 1))
 
     def test_incomplete_image(self):
         """An image that was not completed costs that connection only"""
