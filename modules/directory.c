@@ -151,6 +151,7 @@ NTSTATUS ds_restore_scan(struct files_struct *fsp,
 
 NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 			   struct files_struct *fsp,
+			   bool live,
 			   struct ds_open *record)
 {
 	struct change_notify_state state;
@@ -167,7 +168,13 @@ NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 		return status;
 	}
 
-	ctime = ds_certain_time(&fsp->fsp_name->st.st_ex_ctime);
+	if (live) {
+		ctime = ds_certain_time(&fsp->fsp_name->st.st_ex_ctime);
+	} else {
+		/* clients rest, and so do those that they would be told of */
+		ctime = full_timespec_to_nt_time(
+			&fsp->fsp_name->st.st_ex_ctime);
+	}
 	if (ctime == 0) {
 		ds_save_again_soon();
 	}

@@ -253,7 +253,7 @@ NTSTATUS ds_capture_open(struct ds_capture *cap, struct files_struct *fsp)
 	}
 
 	ds_capture_scan(frame, fsp, cap->live, &record);
-	status = ds_capture_notify(frame, fsp, &record);
+	status = ds_capture_notify(frame, fsp, cap->live, &record);
 	if (!NT_STATUS_IS_OK(status)) {
 		goto done;
 	}

@@ -239,6 +239,7 @@ NTSTATUS ds_restore_scan(struct files_struct *fsp,
 			 const struct ds_scan *scan);
 NTSTATUS ds_capture_notify(TALLOC_CTX *mem_ctx,
 			   struct files_struct *fsp,
+			   bool live,
 			   struct ds_open *record);
 NTSTATUS ds_restore_notify(struct ds_restore *restore,
 			   struct files_struct *fsp,
