@@ -204,13 +204,53 @@ class Server:
                           run.stderr or run.stdout).strip())
         return result
 
-    def event(self):
-        """The newest one in the status."""
+    def status(self):
         run = subprocess.run([self.program("samba-tool"), "durable-state",
                               "status", "--json", "-s", self.conf],
                              capture_output=True, text=True, timeout=60)
-        events = json.loads(run.stdout)["events"]
-        return max(events, key=lambda e: e["time"]) if events else {}
+        return json.loads(run.stdout)
+
+    def event(self):
+        """The newest one in the status."""
+        events = self.status()["events"]
+        return events[-1] if events else {}
+
+    # what nobody does on purpose
+
+    def child(self, port):
+        """The process that serves the client at this port, or None"""
+        for connection in self.status()["connections"]:
+            if connection["client"].endswith(f":{port}"):
+                return connection["pid"]
+        return None
+
+    def kill_child(self, port, signum):
+        """Returns when another one serves the client."""
+        former = self.child(port)
+        if former is None:
+            raise Failed(f"no process for port {port}")
+        os.kill(former, signum)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.child(port) not in (None, former):
+                return
+        raise Failed(f"nobody serves port {port} any more")
+
+    def kill_tree(self):
+        """All of smbd at once, and a start as of a service manager."""
+        # the parent first: it would see to its children
+        for pid in self.processes(keeper=False):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.start()
+
+    def add_option(self, line):
+        with open(self.conf, encoding="utf-8") as f:
+            text = f.read()
+        with open(self.conf, "w", encoding="utf-8") as f:
+            f.write(text.replace("[global]\n", f"[global]\n    {line}\n", 1))
 
     # what it costs
 
