@@ -441,8 +441,15 @@ static NTSTATUS ds_restore_record(struct ds_restore *restore,
 			     (restore->resume != NULL) &&
 			     (i < restore->num_former);
 			     i++) {
-				/* or we would wait for it */
-				share_mode_unlock_killed(restore->former[i]);
+				/*
+				 * or we would wait for it, as long as it is a
+				 * zombie; of others everybody sees that they
+				 * are gone
+				 */
+				if (serverid_exists(&restore->former[i])) {
+					share_mode_unlock_killed(
+						restore->former[i]);
+				}
 			}
 			status = NT_STATUS_OK;
 		}
