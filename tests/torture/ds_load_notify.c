@@ -212,10 +212,12 @@ static void ds_notify_poll(struct ds_lane *lane)
 	status = smb2_notify_recv(n->req, frame, &io);
 	n->req = NULL;
 	if (NT_STATUS_EQUAL(status, NT_STATUS_NOTIFY_ENUM_DIR)) {
-		for (i = 0; i < DS_NOTIFY_EVENTS; i++) {
-			n->former[i] = i >= n->told && i < n->num_events
-					       ? n->events[i]
-					       : (struct ds_event) { 0 };
+		/* and it may have been taken back meanwhile, and done again */
+		for (i = 0; i < 2; i++) {
+			n->former[i] = n->now.done[i];
+			n->former[2 + i] = n->now.undone[i];
+			n->former[4 + i] = n->before.done[i];
+			n->former[6 + i] = n->before.undone[i];
 		}
 		n->told = n->num_events;
 		lane->load->enumerations++;
