@@ -236,23 +236,24 @@ make_tree() {
 	: >"$1/file0000"
 }
 
-# 2,000 small files up and down again
+# Small files up and down again: so many that it does not come to its end while
+# a busy machine restarts smbd
 small() {
 	new_server
-	make_tree "$scratch/source" 2000
+	make_tree "$scratch/source" 6000
 	mkdir "$dir/durable/many" "$scratch/target"
 	chmod 777 "$dir/durable/many"
 
 	smbclient "prompt off; lcd $scratch/source; cd many; mput *" \
 		>"$scratch/log" 2>&1 &
-	restarts_during "mput" $! file_count "$dir/durable/many" 2000 5 1
+	restarts_during "mput" $! file_count "$dir/durable/many" 6000 5 1
 	no_errors "mput" "$scratch/log"
 	same "mput" "$(tree_sum "$scratch/source")" \
 		"$(tree_sum "$dir/durable/many")"
 
 	smbclient "prompt off; lcd $scratch/target; cd many; mget *" \
 		>"$scratch/log" 2>&1 &
-	restarts_during "mget" $! file_count "$scratch/target" 2000 5 1
+	restarts_during "mget" $! file_count "$scratch/target" 6000 5 1
 	no_errors "mget" "$scratch/log"
 	same "mget" "$(tree_sum "$scratch/source")" \
 		"$(tree_sum "$scratch/target")"
