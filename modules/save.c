@@ -896,6 +896,68 @@ static void ds_save_cancel(const struct smbd_smb2_request *cancel)
 	}
 }
 
+static const struct files_struct *ds_save_open(uint64_t persistent_id)
+{
+	const struct files_struct *fsp = NULL;
+
+	for (fsp = ds_save->sconn->files; fsp != NULL; fsp = fsp->next) {
+		if ((fsp->op != NULL) &&
+		    (fsp->op->global->open_persistent_id == persistent_id))
+		{
+			break;
+		}
+	}
+	return fsp;
+}
+
+/*
+ * Does it copy within a file to what it reads as well? [MS-SMB2] 2.2.31.1; the
+ * source key begins with the id of the open. A second run would copy what the
+ * first one has written.
+ */
+static bool ds_save_copies_onto_itself(const struct smbd_smb2_request *req)
+{
+	const struct iovec *iov = SMBD_SMB2_IN_BODY_IOV(req);
+	const struct iovec *dyn = SMBD_SMB2_IN_DYN_IOV(req);
+	const uint8_t *body = iov->iov_base;
+	const uint8_t *in = dyn->iov_base;
+	const struct files_struct *from = NULL;
+	const struct files_struct *to = NULL;
+	uint32_t num;
+	uint32_t i;
+
+	if ((iov->iov_len < 0x20) || (dyn->iov_len < 0x20) ||
+	    ((IVAL(body, 0x04) != FSCTL_SRV_COPYCHUNK) &&
+	     (IVAL(body, 0x04) != FSCTL_SRV_COPYCHUNK_WRITE)))
+	{
+		return false;
+	}
+	from = ds_save_open(BVAL(in, 0));
+	to = ds_save_open(BVAL(body, 0x08));
+	if ((from == NULL) || (to == NULL) ||
+	    !file_id_equal(&from->file_id, &to->file_id))
+	{
+		return false;
+	}
+	/* smbd takes 256 at most */
+	num = MIN(IVAL(in, 0x18), (dyn->iov_len - 0x20) / 0x18);
+	num = MIN(num, 256);
+	for (i = 0; i < num * num; i++) {
+		const uint8_t *read = in + 0x20 + (i / num) * 0x18;
+		const uint8_t *write = in + 0x20 + (i % num) * 0x18;
+		uint64_t source = BVAL(read, 0x00);
+		uint64_t target = BVAL(write, 0x08);
+
+		if ((source < target) ?
+			    (target - source < IVAL(read, 0x10)) :
+			    (source - target < IVAL(write, 0x10)))
+		{
+			return true;
+		}
+	}
+	return false;
+}
+
 void ds_save_started(struct smbd_smb2_request *req)
 {
 	struct ds_save_channel *ch = ds_save_channel(req->xconn);
@@ -947,6 +1009,11 @@ void ds_save_started(struct smbd_smb2_request *req)
 
 		slot->crashes = reading->crashes;
 		ds_save_set_current(req);
+		if ((opcode == SMB2_OP_IOCTL) &&
+		    ds_save_copies_onto_itself(req))
+		{
+			slot->flags |= DS_SLOT_LOST;
+		}
 	}
 	ch->stream.received += NBT_HDR_SIZE + length;
 	if (ret == 0) {
